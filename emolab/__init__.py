@@ -1,0 +1,44 @@
+"""emolab: a workbench for the emotion vectors of language models.
+
+>>> import emolab as el
+>>> len(el.emotions())
+171
+
+The names below are the vocabulary of the notebooks; the modules hold the rest. Imports are lazy, so that
+`import emolab` costs nothing.
+"""
+
+from importlib import import_module
+
+_HOME = {
+    "DEFAULT": "model",
+    "EmolabError": "errors",
+    "EmotionVectors": "vectors",
+    "HeldOut": "extraction",
+    "Readout": "readout",
+    "Story": "data",
+    "Subject": "model",
+    "emotions": "data",
+    "export": "files",
+    "extract": "extraction",
+    "load": "model",
+    "load_vectors": "files",
+    "neutral": "data",
+    "norms": "data",
+    "prompts": "data",
+    "read": "activations",
+    "senses": "data",
+    "stories": "data",
+}
+__all__ = sorted(_HOME)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'emolab' has no attribute {name!r}")
+    return getattr(import_module(f"emolab.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

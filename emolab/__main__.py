@@ -1,0 +1,5 @@
+"""`python -m emolab` is `emolab`."""
+
+from emolab.cli import main
+
+main()

@@ -1,0 +1,114 @@
+"""The command line: `emolab run | extract | model | lab`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emolab.errors import EmolabError
+
+app = typer.Typer(help="Emotion vectors of language models: extract, judge, map.", no_args_is_help=True)
+model_app = typer.Typer(help="The embedded models.", no_args_is_help=True)
+app.add_typer(model_app, name="model")
+
+Model = Annotated[str, typer.Option(help="'smollm2-135m-instruct' (embedded), a hub id 'org/name', or a folder.")]
+Settings = Annotated[
+    int, typer.Option(min=1, max=12, help="Settings (of 12) in which held-out stories are read; more: slower, sharper.")
+]
+Layers = Annotated[str, typer.Option(help="Which layers to read, such as 10-24; all by default.")]
+
+
+@app.command()
+def run(
+    model: Model = "smollm2-135m-instruct", out: Path = Path("out"), settings: Settings = 3, layers: Layers = ""
+) -> None:
+    """The main job: make all vectors anew, judge them, draw the map; writes OUT/ and prints one table."""
+    from emolab.run import closing_table
+    from emolab.run import run as main_job
+
+    numbers = main_job(model, out, settings, _layer_list(layers))
+    print(f"\n{numbers['n_emotions']} emotions, {numbers['model']}, read at layer {numbers['chosen_layer']} "
+          f"by {numbers['metric']}; {numbers['n_tokens']:,} tokens, {numbers['seconds']:.0f} s\n")  # fmt: skip
+    print(closing_table(numbers).to_string(float_format="{:.2f}".format, na_rep=""))
+    print(
+        f"\nbest null on implicit stories: {numbers['null_top1_max']:.3f}.  See {out / 'report.html'} and {out / 'map.html'}"
+    )
+
+
+@app.command()
+def extract(
+    out: Path,
+    model: Model = "smollm2-135m-instruct",
+    stories: Annotated[Path | None, typer.Option(help="Stories of your own, one JSON object a line.")] = None,
+    settings: Settings = 12,
+    layers: Layers = "",
+    dtype: Annotated[
+        str, typer.Option(help="float32, bfloat16 or float16; by default what the machine does fast.")
+    ] = "",
+    denoise: Annotated[bool, typer.Option(help="Project the neutral texts' components out of the vectors.")] = False,
+    compact: Annotated[bool, typer.Option(help="Store the probes in float16.")] = False,
+) -> None:
+    """Make emotion vectors and write them to OUT (.safetensors), with the evidence they are judged by."""
+    import torch
+
+    from emolab.extraction import HeldOut
+    from emolab.extraction import extract as make
+    from emolab.files import save
+    from emolab.model import load
+
+    subject = load(model, dtype=getattr(torch, dtype) if dtype else None)
+    vectors = make(
+        subject,
+        stories,
+        layers=_layer_list(layers),
+        held_out=HeldOut.shipped(settings),
+        denoise=denoise,
+        anew=True,
+    )
+    save(vectors, out, compact=compact)
+    print(f"{vectors} -> {out}")
+
+
+@app.command()
+def lab(
+    notebook: Annotated[str, typer.Argument(help="The notebook to open.")] = "notebooks/00_start_here.ipynb",
+    port: int = 8888,
+) -> None:
+    """JupyterLab on this machine only (127.0.0.1, with its token)."""
+    from jupyterlab.labapp import LabApp
+
+    LabApp.launch_instance([notebook, "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}"])
+
+
+@model_app.command("path")
+def model_path(name: Annotated[str, typer.Argument()] = "smollm2-135m-instruct") -> None:
+    """Print the folder of an embedded model (a plain transformers folder), fetching it on the first call."""
+    from emolab.embedded import EMBEDDED, embedded_folder
+    from emolab.errors import unknown
+
+    if name not in EMBEDDED:
+        raise unknown("embedded model", name, EMBEDDED)
+    print(embedded_folder(name))
+
+
+def _layer_list(text: str) -> list[int] | None:
+    if not text:
+        return None
+    try:
+        ends = [int(part) for part in text.split("-")]
+        return list(range(ends[0], ends[-1] + 1))
+    except ValueError:
+        raise EmolabError(f"layers {text!r} can't be read: write them like 10-24, or one number") from None
+
+
+def main() -> None:
+    """Run the command line; our own errors are printed without a traceback."""
+    try:
+        app()
+    except EmolabError as error:
+        print(f"emolab: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\nemolab: stopped; finished work is kept, run again to go on", file=sys.stderr)
+        sys.exit(130)

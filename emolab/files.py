@@ -1,0 +1,235 @@
+"""Vector files: safetensors with JSON metadata, written atomically and checked when read.
+
+`x.safetensors` holds the vectors; `x.evidence.safetensors` beside it, if it is there, the story means that they
+are judged by. No pickle anywhere.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from emolab.data import DATA
+from emolab.directions import METRICS, Labelled, unit
+from emolab.errors import EmolabError, unknown
+from emolab.vectors import EmotionVectors, Evidence
+
+FORMAT = 1
+TENSORS = (
+    "vectors", "probes", "counts", "mean", "residual_norm", "neutral_mean", "neutral_sd", "neutral_components",
+)  # fmt: skip
+
+
+def save(vectors: EmotionVectors, path: str | Path, *, compact: bool = False) -> Path:
+    """Write vectors, and their evidence beside them; whole or not at all.
+
+    `compact` stores the probes in float16: half the room, and 0.05 % off at most. Raises EmolabError if the
+    folder can't be written.
+    """
+    path = _vector_path(path)
+    tensors = {name: getattr(vectors, name) for name in TENSORS}
+    if compact:
+        tensors["probes"] = _half(tensors["probes"])
+    head = {
+        "emotions": vectors.emotions,
+        "layers": vectors.layers,
+        "chosen_layer": vectors.chosen_layer,
+        "metric": vectors.metric,
+        **vectors.info,
+    }
+    _write(path, tensors, head)
+    evidence = vectors.evidence
+    beside = path.with_suffix(".evidence.safetensors")
+    if evidence is None:
+        beside.unlink(missing_ok=True)
+    else:
+        parts = {role: part for role in ("train", "choose", "test") if (part := getattr(evidence, role)) is not None}
+        labels = {
+            role: {"emotions": part.emotions.tolist(), "parts": part.parts.tolist()} for role, part in parts.items()
+        }
+        _write(
+            beside,
+            {role: _half(part.means) for role, part in parts.items()}
+            | {"neutral": _half(evidence.neutral)}
+            | {f"lexical_{role}": rank.astype(np.int32) for role, rank in evidence.lexical.items()},
+            {"layer": evidence.layer, "weights": vectors.info.get("weights"), "labels": labels},
+        )
+    return path
+
+
+def load_vectors(path: str | Path) -> EmotionVectors:
+    """Vectors from a file, or the ones that emolab ships for an embedded model, by its name.
+
+    Raises EmolabError if the file is missing, truncated, of a newer format, or not an emolab vector file.
+    """
+    file = shipped(str(path)) or Path(path)
+    tensors, head = _read(file)
+    missing = [name for name in TENSORS if name not in tensors]
+    if missing or not {"emotions", "layers", "chosen_layer", "metric"} <= head.keys():
+        raise EmolabError(f"{file} is not a complete vector file (missing: {', '.join(missing) or 'names'})")
+    emotions, layers = tuple(head.pop("emotions")), tuple(head.pop("layers"))
+    _check_shapes(file, tensors, len(emotions), len(layers))
+    tensors = {name: value.astype(np.int64 if name == "counts" else np.float32) for name, value in tensors.items()}
+    chosen_layer, metric = head.pop("chosen_layer"), head.pop("metric")
+    if chosen_layer not in layers or metric not in METRICS:
+        raise EmolabError(f"{file} is damaged: it names layer {chosen_layer} and metric {metric!r}; make it anew")
+    vectors = EmotionVectors(
+        emotions=emotions,
+        layers=layers,
+        chosen_layer=chosen_layer,
+        metric=metric,
+        info=head,
+        **{name: tensors[name] for name in TENSORS},
+    )
+    return replace(vectors, evidence=_load_evidence(file.with_suffix(".evidence.safetensors"), head))
+
+
+def shipped(name: str) -> Path | None:
+    """The vector file that comes with emolab for an embedded model, None if there is none."""
+    path = DATA / "vectors" / f"{name}.safetensors"
+    return path if "/" not in name and path.exists() else None
+
+
+def export(vectors: EmotionVectors, path: str | Path, emotion: str | None = None) -> Path:
+    """For other tools, by the suffix of `path`: `.npz` (all emotions) or `.gguf` (one, a llama.cpp control vector).
+
+    llama.cpp counts blocks from 0 and takes no direction for block 0, so layer 1 is left out and layer k becomes
+    `direction.{k-1}`. Each direction is as long as the mean residual stream there, so that
+    `--control-vector-scaled FILE 0.3` is a steering strength of 0.3.
+    """
+    path = Path(path)
+    if path.suffix == ".npz":
+        with atomic(path) as scratch, scratch.open("wb") as file:
+            np.savez_compressed(
+                file,
+                vectors=vectors.vectors,
+                emotions=np.array(vectors.emotions),
+                layers=np.array(vectors.layers),
+            )
+    elif path.suffix == ".gguf":
+        if emotion is None:
+            raise EmolabError("a control vector holds one emotion: name it, e.g. emotion='calm'")
+        _write_control_vector(vectors, path, emotion)
+    else:
+        raise unknown("export format", path.suffix, [".npz", ".gguf"])
+    return path
+
+
+def layer_activations(vectors: EmotionVectors, emotion: str) -> dict:
+    """{block index: tensor [d_model]}, what the steering-vectors package takes as `layer_activations`.
+
+    It counts blocks from 0: layer k of ours is block k-1 there.
+    """
+    import torch
+
+    row = vectors.index(emotion)
+    return {layer - 1: torch.tensor(vectors.vectors[row, i]) for i, layer in enumerate(vectors.layers) if layer}
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A scratch path beside `path` that replaces it when the block ends well, and vanishes when it doesn't."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            scratch = Path(folder) / path.name
+            yield scratch
+            scratch.replace(path)
+    except OSError as error:
+        raise EmolabError(
+            f"can't write {path}: {error.strerror or error}. Choose another place or free some room"
+        ) from error
+
+
+def _write(path: Path, tensors: dict[str, np.ndarray], head: dict) -> None:
+    # safetensors stores a non-contiguous array in the wrong order without a word
+    tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    with atomic(path) as scratch:
+        save_file(tensors, scratch, metadata={"emolab": json.dumps({"format": FORMAT, **head}, ensure_ascii=False)})
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
+    if not path.is_file():
+        raise EmolabError(f"there is no vector file {path}: make one with `emolab extract` or give another path")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            head = json.loads((file.metadata() or {}).get("emolab", "null"))
+            if not isinstance(head, dict):
+                raise EmolabError(f"{path} is a safetensors file, but emolab didn't write it")
+            if head.pop("format", 0) > FORMAT:
+                raise EmolabError(f"{path} was written by a newer emolab: upgrade with `pip install -U emolab`")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, json.JSONDecodeError, TypeError) as error:
+        raise EmolabError(f"{path} is truncated or damaged ({error}): copy it again or make it anew") from error
+    if not all(np.isfinite(value).all() for value in tensors.values()):
+        raise EmolabError(f"{path} holds values that are not finite: make it anew")
+    return tensors, head
+
+
+def _check_shapes(path: Path, tensors: dict, emotions: int, layers: int) -> None:
+    d_model = tensors["vectors"].shape[-1]
+    expected = {
+        "vectors": (emotions, layers, d_model),
+        "probes": (emotions, layers, d_model),
+        "counts": (emotions,),
+        "mean": (layers, d_model),
+        "residual_norm": (layers,),
+        "neutral_mean": (layers, d_model),
+        "neutral_sd": (len(METRICS), emotions, layers),
+        "neutral_components": (layers, *tensors["neutral_components"].shape[1:2], d_model),
+    }
+    for name, shape in expected.items():
+        if tensors[name].shape != shape:
+            raise EmolabError(
+                f"{path} is damaged: {name} has shape {tensors[name].shape}, expected {shape}; make it anew"
+            )
+
+
+def _load_evidence(path: Path, head: dict) -> Evidence | None:
+    if not path.exists():
+        return None
+    tensors, about = _read(path)
+    if about.get("weights") != head.get("weights"):
+        raise EmolabError(f"{path} belongs to another model than the vector file beside it: remove one of them")
+    labelled = {
+        role: Labelled(tensors[role].astype(np.float32), np.array(names["emotions"]), np.array(names["parts"]))
+        for role, names in about["labels"].items()
+    }
+    lexical = {role: tensors[f"lexical_{role}"] for role in labelled if f"lexical_{role}" in tensors}
+    return Evidence(about["layer"], neutral=tensors["neutral"].astype(np.float32), lexical=lexical, **labelled)
+
+
+def _half(values: np.ndarray) -> np.ndarray:
+    """float16, unless it would overflow or lose small values."""
+    half = values.astype(np.float16)
+    return half if np.allclose(half, values, rtol=2e-3, atol=1e-3 * np.abs(values).max()) else values
+
+
+def _vector_path(path: str | Path) -> Path:
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise EmolabError(f"a vector file ends in .safetensors, {path.name!r} doesn't; other formats: files.export()")
+    return path
+
+
+def _write_control_vector(vectors: EmotionVectors, path: Path, emotion: str) -> None:
+    from gguf import GGUFWriter
+
+    directions = unit(vectors[emotion].vectors[0]) * vectors.residual_norm[:, None]  # [layer, d_model]
+    with atomic(path) as scratch:
+        writer = GGUFWriter(scratch, "controlvector")
+        writer.add_string("controlvector.model_hint", vectors.info["architecture"])
+        writer.add_uint32("controlvector.layer_count", vectors.info["n_layers"])
+        for layer, direction in zip(vectors.layers, directions, strict=True):
+            if layer > 1:
+                writer.add_tensor(f"direction.{layer - 1}", direction.astype(np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()

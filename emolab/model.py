@@ -1,0 +1,239 @@
+"""A causal language model as emolab needs it: `load()` and `Subject`.
+
+One layer convention everywhere: layer k is the residual stream after block k (1..n_layers), and layer 0 is
+what enters the first block, the embeddings.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from emolab.embedded import EMBEDDED, embedded_folder, quiet_transformers
+from emolab.errors import EmolabError, unknown
+
+DEFAULT = "smollm2-135m-instruct"
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """The model under study with its tokenizer and its decoder blocks, found and checked when it is made.
+
+    Raises EmolabError if the decoder blocks can't be found or the tokenizer doesn't fit.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    name: str
+    revision: str | None = None
+    blocks: Sequence[nn.Module] = field(init=False, repr=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "blocks", _decoder_blocks(self.model))
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        if len(self.tokenizer) > rows:
+            raise EmolabError(
+                f"the tokenizer knows {len(self.tokenizer)} tokens and the model {rows}: they don't belong together; "
+                "load both from the same place"
+            )
+        self.model.eval()
+        self.model.requires_grad_(False)
+
+    @property
+    def config(self) -> Any:
+        return self.model.config.get_text_config()
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def d_model(self) -> int:
+        return self.config.hidden_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where input goes: the device of the embeddings."""
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.get_input_embeddings().weight.dtype
+
+    @property
+    def max_tokens(self) -> int:
+        """Length of the context window, in tokens."""
+        limits = (getattr(self.config, "max_position_embeddings", None), self.tokenizer.model_max_length)
+        return min(int(limit) for limit in limits if limit)
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The model without its unembedding: running it costs no logits."""
+        return self.model.base_model
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A short hash of the weights (512 of them, in bfloat16) that tells one model from another."""
+        return sha256(self.weight_sample.encode()).hexdigest()[:16]
+
+    @cached_property
+    def weight_sample(self) -> str:
+        """512 weights of the blocks, spread evenly, in bfloat16 as hexadecimal: the same whatever the dtype."""
+        matrices = [p for block in self.blocks for p in block.parameters() if p.ndim == 2 and p.is_floating_point()]
+        if not matrices:  # weights packed by a quantiser
+            matrices = [self.model.get_input_embeddings().weight]
+        picked = [matrices[i * len(matrices) // 512] for i in range(512)]
+        values = [m[i * 7919 % m.shape[0], i * 104729 % m.shape[1]] for i, m in enumerate(picked)]
+        sample = torch.stack([value.detach().to("cpu", torch.bfloat16) for value in values])
+        return sample.view(torch.int16).numpy().astype(">i2").tobytes().hex()
+
+    @cached_property
+    def tokenizer_hash(self) -> str:
+        """A short hash of the vocabulary."""
+        vocabulary = sorted(self.tokenizer.get_vocab().items())
+        return sha256(repr(vocabulary).encode()).hexdigest()[:16]
+
+    def encode(self, text: str) -> list[int]:
+        """The token ids of a text, with the special tokens that this model expects around it.
+
+        Raises EmolabError for a text that is empty or longer than the context window.
+        """
+        if not isinstance(text, str) or not text.strip():
+            raise EmolabError(f"the text is empty ({text!r}): give at least one word")
+        ids = self.tokenizer(text, verbose=False)["input_ids"]
+        if len(ids) > self.max_tokens:
+            raise EmolabError(
+                f"the text has {len(ids)} tokens and {self.name} reads at most {self.max_tokens}: "
+                f"cut it or split it (it begins {text[:40]!r})"
+            )
+        return ids
+
+    def chat(self, messages: str | list[dict], add_generation_prompt: bool = True) -> str:
+        """Messages in the model's own chat template, as text; a base model without one gets plain text.
+
+        `messages` is one user message or a list of `{"role": ..., "content": ...}`.
+        """
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
+        if self.tokenizer.chat_template is None:
+            return "\n\n".join(message["content"] for message in messages)
+        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+
+    def generate(self, prompt: str, max_new_tokens: int = 60, **options: Any) -> str:
+        """What the model writes after `prompt`, greedily unless `options` of transformers' generate say else."""
+        ids = torch.tensor([self.encode(prompt)], device=self.device)
+        options = {"do_sample": False, "pad_token_id": self.pad_id} | options
+        with torch.no_grad():
+            written = self.model.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens, **options
+            )
+        return self.tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
+
+    @property
+    def pad_id(self) -> int:
+        """A token id to pad with; the attention mask hides it, so any will do."""
+        return next((i for i in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id) if i is not None), 0)
+
+
+def load(
+    name: Any = DEFAULT,
+    *,
+    dtype: torch.dtype | None = None,
+    device_map: str | dict | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> Subject:
+    """A model to study.
+
+    Parameters
+    ----------
+    name : the embedded default (fetched once, then offline), a model id on the Hugging Face hub ('org/name'),
+        a local folder, or a ready `(model, tokenizer)` pair.
+    dtype : compute dtype; by default bfloat16 where the machine does it natively, else float32.
+    device_map : passed to transformers; by default the first GPU if there is one, else the CPU.
+        'auto' spreads a large model over what there is.
+    revision : a branch, tag or commit of a hub model.
+    trust_remote_code : leave it off unless you have read the code that the repository ships.
+
+    Raises
+    ------
+    EmolabError : the model can't be found, fetched or understood; the message says what to do.
+    """
+    if isinstance(name, tuple):
+        return _ready(name)
+    path = str(name)
+    known = path.lower() in EMBEDDED
+    if known:
+        path = str(embedded_folder(path.lower()))
+    elif not Path(path).is_dir() and "/" not in path:
+        raise unknown("model", path, EMBEDDED)
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    shared = {"revision": revision, "trust_remote_code": trust_remote_code}
+    device = device_map or ("cuda:0" if torch.cuda.is_available() else None)
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(path, **shared)
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype or fast_dtype(), device_map=device, **shared)
+    except (OSError, ValueError, ImportError) as error:
+        raise EmolabError(_why_not(str(name), error)) from error
+    tokenizer.padding_side = "right"
+    return Subject(model, tokenizer, str(name).lower() if known else str(name), revision)
+
+
+def fast_dtype() -> torch.dtype:
+    """bfloat16 where the hardware computes in it, else float32."""
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    native = any(getattr(torch.cpu, test, bool)() for test in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return torch.bfloat16 if native else torch.float32
+
+
+def _ready(pair: tuple) -> Subject:
+    if len(pair) != 2 or not isinstance(pair[0], nn.Module):
+        raise EmolabError(f"expected a (model, tokenizer) pair, got {tuple(type(part).__name__ for part in pair)}")
+    model, tokenizer = pair
+    name = getattr(model.config, "_name_or_path", "") or type(model).__name__
+    return Subject(model, tokenizer, name)
+
+
+def _why_not(name: str, error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if "trust_remote_code" in str(error):
+        return (
+            f"{name} ships its own Python code, which emolab does not run unasked. Read that code, and if you trust "
+            f"it call load({name!r}, trust_remote_code=True)"
+        )
+    if Path(name).is_dir():
+        return f"the folder {name} is not a causal language model that transformers opens: {reason}"
+    return (
+        f"can't load {name}: {reason} Check the spelling on huggingface.co, your network, and for a gated model "
+        f"run `hf auth login`; {DEFAULT!r} needs no hub"
+    )
+
+
+def _decoder_blocks(model: nn.Module) -> Sequence[nn.Module]:
+    """The list of decoder blocks: as long as the text config says, outermost, and not of a vision tower."""
+    config = getattr(model, "config", None)
+    if config is None:
+        raise EmolabError(f"{type(model).__name__} has no transformers config: give a transformers causal model")
+    depth = config.get_text_config().num_hidden_layers
+    lists = [(name, part) for name, part in model.named_modules() if isinstance(part, nn.ModuleList)]
+    fitting = [
+        (name, part)
+        for name, part in lists
+        if len(part) == depth and not any(word in name for word in ("vision", "visual", "audio", "encoder"))
+    ]
+    if not fitting:
+        found = ", ".join(f"{name} ({len(part)})" for name, part in lists) or "none"
+        raise EmolabError(
+            f"can't find the {depth} decoder blocks of {type(model).__name__}; lists of modules there: {found}. "
+            "emolab reads decoder-only models of transformers"
+        )
+    return min(fitting, key=lambda item: item[0].count("."))[1]

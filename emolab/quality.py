@@ -1,0 +1,172 @@
+"""How good are the vectors? Identification of stories, beside lexical baselines and nulls, with intervals.
+
+Everything is computed at the chosen layer from the story means that came with the vectors; no model runs.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from emolab.directions import METRICS, Labelled, fit, identify, left_out_ranks, summary, unit
+from emolab.errors import EmolabError
+from emolab.vectors import EmotionVectors, Evidence
+
+DRAWS = 2000  # of the bootstrap over emotions
+SEEDS = 10  # of each null
+WORDS = "words (TF-IDF)"
+TEXTS = {"choose": "implicit stories", "test": "second authors", "train": "left-out settings"}
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The quality report of a set of vectors.
+
+    identification : for each set of texts and each scorer top-1 with its 95 % interval (bootstrap over emotions),
+        top-5 and median rank
+    nulls : top-1 and top-5 of shuffled labels and of random directions on the same texts, mean and maximum of seeds
+    split_half : [emotion] cosine between vectors from two halves of the settings
+    split_half_null : the same on average with shuffled labels
+    profile : top-1 by layer and metric
+    """
+
+    identification: pd.DataFrame
+    nulls: pd.DataFrame
+    split_half: pd.Series
+    split_half_null: float
+    profile: pd.DataFrame
+    layer: int
+    metric: str
+    n_emotions: int
+
+    def table(self) -> pd.DataFrame:
+        """The identification table with the nulls under it (their low and high: the range over seeds)."""
+        nulls = self.nulls.rename(columns={"min": "low", "max": "high"})
+        return pd.concat([self.identification, pd.concat({"null": nulls}, names=["texts", "scorer"])])
+
+    def row(self, role: str, scorer: str | None = None) -> pd.Series | None:
+        """One line: role 'choose', 'test' or 'train'; scorer 'vector', 'probe' or 'words'. None if not there."""
+        key = (TEXTS[role], WORDS if scorer == "words" else scorer or self.metric)
+        return self.identification.loc[key] if key in self.identification.index else None
+
+    def figure(self):
+        """Top-1 by layer, and by set of texts beside words and nulls."""
+        from emolab.plots import quality_figure
+
+        return quality_figure(self)
+
+    def verdict(self) -> str:
+        """The report in a few sentences."""
+        role = "choose" if self.row("choose") is not None else "train"
+        own, words = self.row(role), self.row(role, "words")
+        said = (
+            f"At layer {self.layer} the {self.metric}s name the emotion of {own.top1:.0%} of the {TEXTS[role]} (95 % "
+            f"{own.low:.0%}-{own.high:.0%}), the true one among {self.n_emotions}; the best null names "
+            f"{self.nulls['max'].max():.1%}."
+        )
+        if words is not None:
+            adds = "adds what the words alone do not give" if own.low > words.high else "adds little to the words"
+            said += f" Words alone name {words.top1:.0%}, so the model {adds}."
+        return f"{said} Two halves of the settings agree with a mean cosine of {self.split_half.mean():.2f}."
+
+
+def quality(vectors: EmotionVectors, seed: int = 0) -> Quality:
+    """The quality report. Raises EmolabError if the vectors come without the story means they are judged by."""
+    evidence = vectors.evidence
+    if evidence is None:
+        raise EmolabError(
+            "these vectors come without the story means they are judged by: load the whole file (its "
+            ".evidence.safetensors must lie beside it), not a selection of emotions, or make them with extract()"
+        )
+    rng = np.random.default_rng(seed)
+    halves, halves_null = split_half(evidence.train, rng)
+    return Quality(
+        identification=_identification(evidence, rng),
+        nulls=_nulls(evidence, vectors.metric, rng),
+        split_half=halves,
+        split_half_null=halves_null,
+        profile=pd.DataFrame(vectors.info["profile"]).set_index("layer"),
+        layer=evidence.layer,
+        metric=vectors.metric,
+        n_emotions=len(vectors),
+    )
+
+
+def _identification(evidence: Evidence, rng: np.random.Generator) -> pd.DataFrame:
+    fitted, genre = fit(evidence.train), None if evidence.choose is None else evidence.choose.means.mean(0)
+    rows = {}
+    for role in TEXTS:
+        texts: Labelled | None = getattr(evidence, role)
+        if texts is None:
+            continue
+        if role == "train":
+            found, texts = left_out_ranks(texts), texts[np.argsort(texts.parts, kind="stable")]
+        else:
+            found = {metric: identify(fitted.directions(metric), fitted.emotions, texts, genre) for metric in METRICS}
+        if role in evidence.lexical:
+            found[WORDS] = evidence.lexical[role]
+        for scorer, rank in found.items():
+            if len(rank) == len(texts):
+                rows[TEXTS[role], scorer] = with_interval(rank, texts.emotions, rng)
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index = pd.MultiIndex.from_tuples(table.index, names=["texts", "scorer"])
+    return table
+
+
+def with_interval(rank: np.ndarray, emotions: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
+    """Summary of ranks with a 95 % interval of top-1, by a bootstrap over emotions (their texts hang together)."""
+    hits = pd.Series(rank == 1).groupby(emotions).agg(["sum", "count"]).to_numpy()  # [emotion, (sum, count)]
+    drawn = hits[rng.integers(len(hits), size=(DRAWS, len(hits)))].sum(1)
+    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
+    found = summary(rank)
+    return {"top1": found["top1"], "low": low, "high": high} | found | {"texts": len(rank)}
+
+
+def _nulls(evidence: Evidence, metric: str, rng: np.random.Generator) -> pd.DataFrame:
+    """Top-1 over SEEDS of labels shuffled within settings, and of random directions, on held-out stories."""
+    train = evidence.train
+    texts = evidence.choose if evidence.choose is not None else train
+    fitted = fit(train)
+    spread = np.linalg.cholesky(fitted.metric)  # activations vary like spread @ noise
+    shape = fitted.vectors.shape
+
+    def top1(directions: np.ndarray) -> float:
+        return summary(identify(directions, fitted.emotions, texts))["top1"]
+
+    draws = {
+        "shuffled labels": lambda: fit(shuffled(train, rng)).directions(metric),
+        "random directions": lambda: unit(rng.standard_normal(shape)),
+        "random directions, matched variance": lambda: rng.standard_normal(shape) @ spread.T,
+    }
+    found = {name: [top1(draw()) for _ in range(SEEDS)] for name, draw in draws.items()}
+    return pd.DataFrame(found).agg(["mean", "min", "max"]).T.rename_axis("null").rename(columns={"mean": "top1"})
+
+
+def shuffled(stories: Labelled, rng: np.random.Generator) -> Labelled:
+    """The same stories with their emotions permuted within each part."""
+    emotions = stories.emotions.copy()
+    for part in np.unique(stories.parts):
+        rows = np.flatnonzero(stories.parts == part)
+        emotions[rows] = emotions[rng.permutation(rows)]
+    return Labelled(stories.means, emotions, stories.parts)
+
+
+def split_half(stories: Labelled, rng: np.random.Generator, splits: int = 10) -> tuple[pd.Series, float]:
+    """[emotion] cosine of vectors from two random halves of the parts, averaged over splits, and its null.
+
+    Computed on the raw vectors. NaN if there are fewer than two parts.
+    """
+    parts = np.unique(stories.parts)
+    names = np.unique(stories.emotions)
+    if len(parts) < 2:
+        return pd.Series(np.nan, index=names), float("nan")
+
+    def agreement(texts: Labelled) -> pd.Series:
+        half = np.isin(texts.parts, rng.permutation(parts)[: len(parts) // 2])
+        fits = [fit(texts[rows]) for rows in (half, ~half)]
+        sides = [pd.DataFrame(unit(f.vectors), index=f.emotions) for f in fits]
+        return (sides[0] * sides[1]).sum(axis=1, skipna=False)
+
+    real = pd.concat([agreement(stories) for _ in range(splits)], axis=1).mean(axis=1)
+    null = pd.concat([agreement(shuffled(stories, rng)) for _ in range(splits)], axis=1).mean(axis=1)
+    return real.rename("split-half cosine"), float(null.mean())

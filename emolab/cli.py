@@ -21,7 +21,7 @@ Layers = Annotated[str, typer.Option(help="Which layers to read, such as 10-24; 
 
 @app.command()
 def run(
-    model: Model = "smollm2-135m-instruct", out: Path = Path("out"), settings: Settings = 3, layers: Layers = ""
+    model: Model = "smollm2-135m-instruct", out: Path = Path("out"), settings: Settings = 2, layers: Layers = ""
 ) -> None:
     """The main job: make all vectors anew, judge them, draw the map; writes OUT/ and prints one table."""
     from emolab.run import closing_table

@@ -87,10 +87,14 @@ def fit(stories: Labelled, weights: np.ndarray | None = None) -> Fit:
 
 
 def shrink(covariance: np.ndarray) -> np.ndarray:
-    """(1 - a) C + a tr(C)/d I with a = 0.3, which can be inverted whatever the number of stories."""
-    d_model = len(covariance)
-    scale = np.trace(covariance) / d_model or 1.0
-    return (1 - SHRINKAGE) * covariance + SHRINKAGE * scale * np.eye(d_model)
+    """(1 - a) C + a diag(C) with a = 0.3, which can be inverted whatever the number of stories.
+
+    The target is the diagonal, not a multiple of the identity: then a coordinate that carries most of the variance
+    can't set the scale for all others, and the probes are the same however each coordinate is scaled.
+    """
+    variance = np.diag(covariance)
+    variance = np.maximum(variance, variance.mean() * 1e-9 or 1.0)
+    return (1 - SHRINKAGE) * covariance + np.diag(variance - (1 - SHRINKAGE) * np.diag(covariance))
 
 
 def probes_of(vectors: np.ndarray, metric: np.ndarray) -> np.ndarray:

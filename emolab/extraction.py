@@ -51,8 +51,8 @@ class HeldOut:
 
     @classmethod
     def shipped(cls, settings: int | None = None) -> "HeldOut":
-        """emolab's implicit stories and those of the second authors, in the first `settings` of 12 settings."""
-        return cls(*(_first_settings(data.stories(name), settings) for name in ("implicit", "implicit_second")))
+        """emolab's implicit stories and those of the second authors, in `settings` of the 12 settings."""
+        return cls(*(_some_settings(data.stories(name), settings) for name in ("implicit", "implicit_second")))
 
 
 def extract(
@@ -285,8 +285,9 @@ def _in_common(held_out: HeldOut, stories: Sequence[Story]) -> HeldOut:
     return HeldOut(*(texts if len({story.emotion for story in texts}) > 1 else [] for texts in kept))
 
 
-def _first_settings(stories: list[Story], settings: int | None) -> list[Story]:
-    kept = sorted({story.part for story in stories})[:settings]
+def _some_settings(stories: list[Story], settings: int | None) -> list[Story]:
+    parts = sorted({story.part for story in stories})
+    kept = {parts[i * len(parts) // settings] for i in range(settings)} if settings else set(parts)
     return [story for story in stories if story.part in kept]
 
 

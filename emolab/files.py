@@ -29,13 +29,13 @@ TENSORS = (
 def save(vectors: EmotionVectors, path: str | Path, *, compact: bool = False) -> Path:
     """Write vectors, and their evidence beside them; whole or not at all.
 
-    `compact` stores the probes in float16: half the room, and 0.05 % off at most. Raises EmolabError if the
+    `compact` stores probes and neutral components in float16: half the room, and 0.05 % off at most. Raises EmolabError if the
     folder can't be written.
     """
     path = _vector_path(path)
     tensors = {name: getattr(vectors, name) for name in TENSORS}
     if compact:
-        tensors["probes"] = _half(tensors["probes"])
+        tensors |= {name: _half(tensors[name]) for name in ("probes", "neutral_components")}
     head = {
         "emotions": vectors.emotions,
         "layers": vectors.layers,
@@ -152,6 +152,7 @@ def _write(path: Path, tensors: dict[str, np.ndarray], head: dict) -> None:
     tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     with atomic(path) as scratch:
         save_file(tensors, scratch, metadata={"emolab": json.dumps({"format": FORMAT, **head}, ensure_ascii=False)})
+        scratch.chmod(0o644)  # safetensors lets nobody else read what it writes
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict]:

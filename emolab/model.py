@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from emolab.embedded import EMBEDDED, embedded_folder, quiet_transformers
@@ -181,7 +182,7 @@ def load(
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(path, **shared)
             model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype or fast_dtype(), device_map=device, **shared)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise EmolabError(_why_not(str(name), error)) from error
     tokenizer.padding_side = "right"
     return Subject(model, tokenizer, str(name).lower() if known else str(name), revision)
@@ -199,7 +200,7 @@ def _ready(pair: tuple) -> Subject:
     if len(pair) != 2 or not isinstance(pair[0], nn.Module):
         raise EmolabError(f"expected a (model, tokenizer) pair, got {tuple(type(part).__name__ for part in pair)}")
     model, tokenizer = pair
-    name = getattr(model.config, "_name_or_path", "") or type(model).__name__
+    name = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
     return Subject(model, tokenizer, name)
 
 

@@ -1,0 +1,38 @@
+# One command for each thing: `make run`, `make test`, `make lab`. The first call sets everything up.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PREPARED := $(VENV)/.prepared
+
+.PHONY: run test lab lint setup notebooks clean
+
+run: setup
+	$(BIN)/emolab run
+
+test: setup
+	$(BIN)/python -m pytest
+
+lab: setup
+	$(BIN)/emolab lab
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+notebooks: setup  # run all notebooks in place, outputs saved
+	$(BIN)/python notebooks/execute.py
+
+setup: $(INSTALLED) $(PREPARED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+$(PREPARED): $(INSTALLED)
+	$(BIN)/emolab model path
+	touch $@
+
+clean:
+	rm -rf $(VENV) out dist .pytest_cache .ruff_cache .hypothesis

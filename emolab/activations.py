@@ -133,12 +133,12 @@ def sample_tokens(
     per_text: int = 10,
     progress: str | None = "reading",
 ) -> np.ndarray:
-    """The residual stream at `per_text` evenly spaced tokens of each text, from `offset` on.
+    """The residual stream at `per_text` evenly spaced tokens of each text, from `offset` on (repeated if too few).
 
     Returns float32 [layer, text x per_text, d_model]. Raises EmolabError as `mean_activations` does.
     """
     layers = check_layers(subject, layers)
-    ids = encode_all(subject, texts, offset + per_text - 1)
+    ids = encode_all(subject, texts, offset)
     batches = plan_batches([len(i) for i in ids], token_budget(subject))
     sample = np.empty((len(layers), len(ids), per_text, subject.d_model), dtype=np.float32)
     rows = {layer: row for row, layer in enumerate(layers)}

@@ -83,7 +83,7 @@ def fit(stories: Labelled, weights: np.ndarray | None = None) -> Fit:
     residual = means - design @ effects  # [text, d_model]
     freedom = max(len(stories) - len(names) - len(parts) + 1, 1)
     covariance = residual.T @ residual / freedom
-    return Fit(tuple(names), vectors - centre, effects[len(names) :].mean(0) + centre, shrink(covariance))
+    return Fit(tuple(names.tolist()), vectors - centre, effects[len(names) :].mean(0) + centre, shrink(covariance))
 
 
 def shrink(covariance: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock
 from platformdirs import user_cache_path
+from safetensors import SafetensorError
 
 from emolab.errors import EmolabError
 
@@ -66,10 +67,11 @@ def embedded_folder(name: str) -> Path:
         with FileLock(folder.with_suffix(".lock")):
             if not (folder / "config.json").exists():
                 _make(source, folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors has its own way of saying that the disk is full
+        reason = getattr(error, "strerror", "") or error
         raise EmolabError(
-            f"can't write the model to {folder.parent}: {error.strerror or error}. It needs {source.megabytes} MB there: "
-            "free some room, or point EMOLAB_CACHE to another folder"
+            f"can't write the model to {folder.parent}: {reason}. It needs {source.megabytes} MB there: free some "
+            "room, or point EMOLAB_CACHE to another folder"
         ) from error
     return folder
 

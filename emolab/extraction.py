@@ -129,7 +129,7 @@ def extract(
             subject,
             neutral,
             layers=layers,
-            per_text=max(NEUTRAL_TOKENS // len(neutral), 1),
+            per_text=min(max(NEUTRAL_TOKENS // max(len(neutral), 1), 1), 64),
             progress="neutral texts" if progress else None,
         )  # [layer, token, d_model]
         vectors = _assemble(

@@ -141,9 +141,9 @@ def atomic(path: Path) -> Iterator[Path]:
             scratch = Path(folder) / path.name
             yield scratch
             scratch.replace(path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors has its own way of saying that the disk is full
         raise EmolabError(
-            f"can't write {path}: {error.strerror or error}. Choose another place or free some room"
+            f"can't write {path}: {getattr(error, 'strerror', '') or error}. Choose another place or free some room"
         ) from error
 
 

@@ -85,6 +85,9 @@ def tiny_text(seed: int, words: int = 20) -> str:
     return " ".join(random.Random(seed).choices(WORDS, k=words))
 
 
+NEUTRAL = [tiny_text(100 + seed, words=41) for seed in range(40)]  # 1,600 tokens, as many as are sampled
+
+
 def tiny_stories(emotions=("afraid", "calm", "glad"), parts=("p1", "p2", "p3")) -> list[el.Story]:
     """A random text for every emotion in every part."""
     cells = [(emotion, part) for part in parts for emotion in emotions]
@@ -114,8 +117,7 @@ def tiny_vectors(tiny, tmp_path_factory) -> el.EmotionVectors:
     """Vectors of the tiny llama, from random texts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EMOLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
-        neutral = [tiny_text(100, words=60)]
-        return el.extract(tiny, tiny_stories(), held_out=el.HeldOut(), neutral=neutral, progress=False)
+        return el.extract(tiny, tiny_stories(), held_out=el.HeldOut(), neutral=NEUTRAL, progress=False)
 
 
 @pytest.fixture(scope="session")

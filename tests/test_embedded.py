@@ -176,7 +176,7 @@ def test_what_a_killed_process_left_is_cleared_away(pip, cache):
 
 def test_a_file_where_the_cache_should_be(pip, cache):
     cache.write_text("in the way")
-    with pytest.raises(el.EmolabError, match="can't write the model to .*EMOLAB_CACHE"):
+    with pytest.raises(el.EmolabError, match=r"can't write the model to .*EMOLAB_CACHE"):
         embedded_folder("toy")
     assert cache.read_text() == "in the way"
 

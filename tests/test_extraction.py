@@ -25,7 +25,7 @@ def stories(emotions, parts="abcd", seed=0):
         liked = np.full(len(WORDS), 0.2)
         liked[4 * i % len(WORDS) : 4 * i % len(WORDS) + 4] = 6
         for part in parts:
-            found.append(el.Story(emotion, " ".join(rng.choice(WORDS, 30, p=liked / liked.sum())), part))
+            found.append(el.Story(emotion, " ".join(rng.choice(WORDS, 40, p=liked / liked.sum())), part))
     return found
 
 
@@ -57,9 +57,9 @@ def test_layers_offset_and_pooling_do_what_they_say(tiny, cache):
     some = make(tiny, layers=[2, 4])
     every = make(tiny)
     np.testing.assert_array_equal(some.vectors, every.vectors[:, [1, 3]])
-    later = make(tiny, offset=20)
+    later = make(tiny, offset=15)
     assert not np.allclose(later.vectors, every.vectors)
-    uneven = [*STORIES[:-1], el.Story("tired", " ".join([STORIES[-1].text] * 2), STORIES[-1].part)]
+    uneven = [*STORIES[:-1], el.Story("tired", " ".join(STORIES[-1].text.split()[:25]), STORIES[-1].part)]
     assert not np.allclose(make(tiny, uneven).vectors, make(tiny, uneven, pooling="token").vectors)
     np.testing.assert_allclose(make(tiny, pooling="token").vectors, every.vectors, atol=1e-5)  # equal lengths
 
@@ -121,7 +121,8 @@ def test_bad_input_is_named(tiny, cache, options, says):
 def test_a_second_process_on_the_same_extraction_is_told_to_wait(tiny, cache):
     from emolab.extraction import _workshop
 
-    with _workshop(tiny, STORIES), pytest.raises(el.EmolabError, match="another process"), _workshop(tiny, STORIES):
+    work = (tiny, STORIES, el.HeldOut(), (1, 2), 10)
+    with _workshop(*work), pytest.raises(el.EmolabError, match="another process"), _workshop(*work):
         pass
 
 

@@ -28,7 +28,7 @@ def test_the_vectors_identify_stories_far_above_nulls_and_words(quality):
     assert probe.top1 > 0.70 and probe.top5 > 0.88 and probe.median_rank == 1
     assert probe.low > words.high > 0.5  # words alone do well, and the model does better
     assert quality.nulls["max"].max() < 0.03
-    assert quality.row("test").low > quality.row("test", "words").top1 > 0.1
+    assert quality.row("test").top1 > quality.row("test", "words").top1 > 0.1
     assert quality.row("train", "probe").top1 > 0.99
     assert quality.split_half.mean() > 0.7 and abs(quality.split_half_null) < 0.05
 
@@ -108,7 +108,7 @@ def test_the_map_is_the_same_every_time(shipped, geometry):
 def test_components_are_those_of_scikit_learn(shipped):
     points = shipped.coordinates(metric="vector")
     ours, share = principal_components(points)
-    theirs = PCA(10).fit(points)
+    theirs = PCA(10, svd_solver="full").fit(points)
     np.testing.assert_allclose(share, theirs.explained_variance_ratio_, rtol=1e-6)
     np.testing.assert_allclose(np.abs(ours), np.abs(theirs.transform(points)), atol=1e-6 * np.abs(ours).max().max())
 

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PREPARED := $(VENV)/.prepared
 
-.PHONY: run test lab lint setup notebooks clean
+.PHONY: run test lab lint setup notebooks pictures clean
 
 run: setup
 	$(BIN)/emolab run
@@ -22,6 +22,9 @@ lint: $(INSTALLED)
 
 notebooks: setup  # run all notebooks in place, outputs saved
 	$(BIN)/python notebooks/execute.py
+
+pictures: setup  # what README.md shows
+	$(BIN)/emolab map data/pictures/map.png
 
 setup: $(INSTALLED) $(PREPARED)
 

@@ -9,7 +9,7 @@ applied.
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -193,15 +193,12 @@ def capture(subject: Subject, layers: Sequence[int], collect: Collect) -> Iterat
 
 def forward(subject: Subject, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> None:
     """Run the decoder on a batch [text, token] for the sake of what `capture()` takes."""
-    with torch.inference_mode():
-        try:
-            subject.decoder(
-                input_ids=input_ids.to(subject.device),
-                attention_mask=attention_mask.to(subject.device),
-                use_cache=False,
-            )
-        except _DeepEnough:
-            pass
+    with torch.inference_mode(), suppress(_DeepEnough):
+        subject.decoder(
+            input_ids=input_ids.to(subject.device),
+            attention_mask=attention_mask.to(subject.device),
+            use_cache=False,
+        )
 
 
 @contextmanager
@@ -348,6 +345,6 @@ def _allocate(path: Path, size: int) -> None:
                 file.write(bytes(size))
         except OSError as error:
             raise EmolabError(
-                f"{path.parent} has no room for {size / 2**20:.0f} MB of unfinished work ({error.strerror}): free some, "
-                "or point EMOLAB_CACHE to another folder"
+                f"{path.parent} has no room for {size / 2**20:.0f} MB of unfinished work ({error.strerror}): free "
+                "some, or point EMOLAB_CACHE to another folder"
             ) from error

@@ -1,4 +1,4 @@
-"""The command line: `emolab run | extract | model | lab`."""
+"""The command line: `emolab run | extract | map | model | lab`."""
 
 import sys
 from pathlib import Path
@@ -32,7 +32,8 @@ def run(
           f"by {numbers['metric']}; {numbers['n_tokens']:,} tokens, {numbers['seconds']:.0f} s\n")  # fmt: skip
     print(closing_table(numbers).to_string(float_format="{:.2f}".format, na_rep=""))
     print(
-        f"\nbest null on implicit stories: {numbers['null_top1_max']:.3f}.  See {out / 'report.html'} and {out / 'map.html'}"
+        f"\nbest null on implicit stories: {numbers['null_top1_max']:.3f}. "
+        f"See {out / 'report.html'} and {out / 'map.html'}"
     )
 
 
@@ -68,6 +69,26 @@ def extract(
     )
     save(vectors, out, compact=compact)
     print(f"{vectors} -> {out}")
+
+
+@app.command("map")
+def draw_map(
+    out: Annotated[Path, typer.Argument(help="A picture (.png, .svg, .pdf) or an interactive page (.html).")],
+    vectors: Annotated[
+        str, typer.Option(help="A vector file, or the embedded model's name.")
+    ] = "smollm2-135m-instruct",
+) -> None:
+    """Draw the map of all directions in a vector file."""
+    from emolab.files import atomic, load_vectors
+    from emolab.interactive import write_map
+
+    geometry = load_vectors(vectors).geometry()
+    if out.suffix == ".html":
+        write_map(geometry, out)
+    else:
+        with atomic(out) as scratch:
+            geometry.figure().savefig(scratch, dpi=90)
+    print(out)
 
 
 @app.command()

@@ -29,8 +29,8 @@ TENSORS = (
 def save(vectors: EmotionVectors, path: str | Path, *, compact: bool = False) -> Path:
     """Write vectors, and their evidence beside them; whole or not at all.
 
-    `compact` stores probes and neutral components in float16: half the room, and 0.05 % off at most. Raises EmolabError if the
-    folder can't be written.
+    `compact` stores probes and neutral components in float16: half the room, and 0.05 % off at most. Raises
+    EmolabError if the folder can't be written.
     """
     path = _vector_path(path)
     tensors = {name: getattr(vectors, name) for name in TENSORS}

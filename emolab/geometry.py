@@ -33,8 +33,8 @@ PERMUTATIONS = 200
 class Geometry:
     """The shape of a set of emotion vectors at one layer.
 
-    points : [emotion] x, y (UMAP), cluster (k-means on the first ten components), and pleasure, arousal, dominance as predicted from human ratings (for
-        rated words by models that never saw their rating; NaN if too few words are rated)
+    points : [emotion] x, y (UMAP), cluster (k-means on the first ten components), and pleasure, arousal, dominance as
+        predicted from human ratings (for rated words by models that never saw their rating; NaN if too few are rated)
     components : [emotion, PC1..] coordinates on the principal components
     variance : [PC1..] share of variance
     cosines : [emotion, emotion]

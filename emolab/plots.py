@@ -36,7 +36,7 @@ def emotion_map(geometry: Geometry) -> Figure:
         f"{len(points)} emotion directions in {geometry.model}, layer {geometry.layer} ({geometry.metric}s, cosine)",
         fontsize=15,
     )
-    return figure
+    return _finished(figure)
 
 
 def component_plot(geometry: Geometry, x: str = "PC1", y: str = "PC2") -> Figure:
@@ -56,7 +56,7 @@ def component_plot(geometry: Geometry, x: str = "PC1", y: str = "PC2") -> Figure
         xlabel=f"{x} ({geometry.variance[x]:.0%} of variance)", ylabel=f"{y} ({geometry.variance[y]:.0%} of variance)"
     )
     axes.set_title(f"Principal components of {len(places)} emotion directions, layer {geometry.layer}")
-    return figure
+    return _finished(figure)
 
 
 def cosine_heatmap(geometry: Geometry) -> Figure:
@@ -70,7 +70,7 @@ def cosine_heatmap(geometry: Geometry) -> Figure:
     axes.set_yticks(ticks, [order[i] for i in ticks], fontsize=6)
     figure.colorbar(image, ax=axes, shrink=0.6).set_label("cosine")
     axes.set_title(f"Cosine similarity of {len(order)} emotion directions, layer {geometry.layer}, hierarchical order")
-    return figure
+    return _finished(figure)
 
 
 def rsa_heatmap(rsa: pd.DataFrame) -> Figure:
@@ -79,7 +79,7 @@ def rsa_heatmap(rsa: pd.DataFrame) -> Figure:
     image = axes.imshow(rsa, cmap="viridis", vmax=1, origin="lower", extent=_edges(rsa.index) * 2)
     figure.colorbar(image, ax=axes, shrink=0.8).set_label("Spearman correlation of cosine matrices")
     axes.set(xlabel="layer", ylabel="layer", title="Is it the same geometry at every layer?")
-    return figure
+    return _finished(figure)
 
 
 def norm_scatter(geometry: Geometry) -> Figure:
@@ -96,7 +96,7 @@ def norm_scatter(geometry: Geometry) -> Figure:
         _spread_labels(axes, x, y, shared, size=7)
         axes.set(xlabel=f"human {name} (-1 to 1)", ylabel=f"predicted {name}, word left out")
         axes.set_title(f"{name}: r = {row.cv_r:.2f} (95 % {row.cv_low:.2f} to {row.cv_high:.2f})")
-    return figure
+    return _finished(figure)
 
 
 def quality_figure(quality: Quality) -> Figure:
@@ -131,7 +131,7 @@ def quality_figure(quality: Quality) -> Figure:
         ylabel="true emotion first (share of texts)", ylim=(0, 1.02), title=f"At layer {quality.layer}, 95 % intervals"
     )
     right.legend(frameon=False, loc="upper left")
-    return figure
+    return _finished(figure)
 
 
 def token_tracks(scores: pd.DataFrame, unit: str = "sd") -> Figure:
@@ -149,6 +149,12 @@ def token_tracks(scores: pd.DataFrame, unit: str = "sd") -> Figure:
     label = {"sd": "score (sd of neutral tokens)", "raw": "projection", "cosine": "cosine"}[unit]
     axes.set(ylabel=label, title="Emotions represented, token by token", xlim=(-0.5, len(tokens) - 0.5))
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return _finished(figure)
+
+
+def _finished(figure: Figure) -> Figure:
+    """Off pyplot's list: a notebook shows a figure that ends a cell once, not twice."""
+    plt.close(figure)
     return figure
 
 

@@ -24,6 +24,8 @@ class Quality:
 
     identification : for each set of texts and each scorer top-1 with its 95 % interval (bootstrap over emotions),
         top-5 and median rank
+    gain : for each set of texts how much more the metric in use names right than words alone do, on the same texts,
+        with its 95 % interval
     nulls : top-1 and top-5 of shuffled labels and of random directions on the same texts, mean and maximum of seeds
     split_half : [emotion] cosine between vectors from two halves of the settings
     split_half_null : the same on average with shuffled labels
@@ -31,6 +33,7 @@ class Quality:
     """
 
     identification: pd.DataFrame
+    gain: pd.DataFrame
     nulls: pd.DataFrame
     split_half: pd.Series
     split_half_null: float
@@ -65,8 +68,12 @@ class Quality:
             f"{self.nulls['max'].max():.1%}."
         )
         if words is not None:
-            adds = "adds what the words alone do not give" if own.low > words.high else "adds little to the words"
-            said += f" Words alone name {words.top1:.0%}, so the model {adds}."
+            more = self.gain.loc[TEXTS[role]]
+            adds = "adds what words alone do not give" if more.low > 0 else "is not shown to add anything to the words"
+            said += (
+                f" Words alone name {words.top1:.0%}: the model {adds} (difference {100 * more.top1:.0f} points, 95 % "
+                f"{100 * more.low:.0f} to {100 * more.high:.0f})."
+            )
         return f"{said} Two halves of the settings agree with a mean cosine of {self.split_half.mean():.2f}."
 
 
@@ -80,8 +87,12 @@ def quality(vectors: EmotionVectors, seed: int = 0) -> Quality:
         )
     rng = np.random.default_rng(seed)
     halves, halves_null = split_half(evidence.train, rng)
+    found = _ranks(evidence)
     return Quality(
-        identification=_identification(evidence, rng),
+        identification=_table(
+            {key: with_interval(rank == 1, emotions, rng) | summary(rank) for key, (rank, emotions) in found.items()}
+        ),
+        gain=_gain(found, vectors.metric, rng),
         nulls=_nulls(evidence, vectors.metric, rng),
         split_half=halves,
         split_half_null=halves_null,
@@ -92,34 +103,45 @@ def quality(vectors: EmotionVectors, seed: int = 0) -> Quality:
     )
 
 
-def _identification(evidence: Evidence, rng: np.random.Generator) -> pd.DataFrame:
+def _ranks(evidence: Evidence) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
+    """{(texts, scorer): (rank of each text's emotion, the texts' emotions)}."""
     fitted, genre = fit(evidence.train), None if evidence.choose is None else evidence.choose.means.mean(0)
-    rows = {}
-    for role in TEXTS:
+    found = {}
+    for role, name in TEXTS.items():
         texts: Labelled | None = getattr(evidence, role)
         if texts is None:
             continue
         if role == "train":
-            found, texts = left_out_ranks(texts), texts[np.argsort(texts.parts, kind="stable")]
+            ranks, texts = left_out_ranks(texts), texts[np.argsort(texts.parts, kind="stable")]
         else:
-            found = {metric: identify(fitted.directions(metric), fitted.emotions, texts, genre) for metric in METRICS}
+            ranks = {metric: identify(fitted.directions(metric), fitted.emotions, texts, genre) for metric in METRICS}
         if role in evidence.lexical:
-            found[WORDS] = evidence.lexical[role]
-        for scorer, rank in found.items():
-            if len(rank) == len(texts):
-                rows[TEXTS[role], scorer] = with_interval(rank, texts.emotions, rng)
+            ranks[WORDS] = evidence.lexical[role]
+        found |= {(name, scorer): (r, texts.emotions) for scorer, r in ranks.items() if len(r) == len(texts)}
+    return found
+
+
+def _gain(found: dict, metric: str, rng: np.random.Generator) -> pd.DataFrame:
+    rows = {}
+    for (name, scorer), (rank, emotions) in found.items():
+        if scorer == metric and (name, WORDS) in found:
+            more = (rank == 1) * 1.0 - (found[name, WORDS][0] == 1)
+            rows[name] = with_interval(more, emotions, rng)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["top1", "low", "high", "texts"])
+
+
+def _table(rows: dict[tuple[str, str], dict]) -> pd.DataFrame:
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index = pd.MultiIndex.from_tuples(table.index, names=["texts", "scorer"])
-    return table
+    return table[["top1", "low", "high", "top5", "median_rank", "texts"]]
 
 
-def with_interval(rank: np.ndarray, emotions: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
-    """Summary of ranks with a 95 % interval of top-1, by a bootstrap over emotions (their texts hang together)."""
-    hits = pd.Series(rank == 1).groupby(emotions).agg(["sum", "count"]).to_numpy()  # [emotion, (sum, count)]
-    drawn = hits[rng.integers(len(hits), size=(DRAWS, len(hits)))].sum(1)
+def with_interval(hits: np.ndarray, emotions: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
+    """Mean of [text] hits with a 95 % interval, by a bootstrap over emotions (their texts hang together)."""
+    groups = pd.Series(hits * 1.0).groupby(emotions).agg(["sum", "count"]).to_numpy()  # [emotion, (sum, count)]
+    drawn = groups[rng.integers(len(groups), size=(DRAWS, len(groups)))].sum(1)
     low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
-    found = summary(rank)
-    return {"top1": found["top1"], "low": low, "high": high} | found | {"texts": len(rank)}
+    return {"top1": float(np.mean(hits)), "low": low, "high": high, "texts": len(hits)}
 
 
 def _nulls(evidence: Evidence, metric: str, rng: np.random.Generator) -> pd.DataFrame:

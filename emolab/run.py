@@ -133,6 +133,7 @@ def _write_report(
     tables = {
         "In short": closing_table(numbers),
         "Identification, baselines and nulls": quality.table(),
+        "What the model adds to the words (difference in top-1)": quality.gain,
         "Human ratings (Russell & Mehrabian 1977)": norms,
         "Layer profile (top-1)": quality.profile.T,
     }
@@ -150,7 +151,7 @@ def _write_report(
 
 
 def _html(table: pd.DataFrame) -> str:
-    return table.to_html(float_format="{:.3g}".format, na_rep="", border=0)
+    return table.to_html(float_format="{:.4g}".format, na_rep="", border=0)
 
 
 def _image(figure: Figure, title: str) -> str:

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 import emolab as el
 
-WORDS = (
+WORDS = (  # noqa: SIM905
     "the a she he it was and of in to door hand night light sun rain dog walked ran sat laughed cried shook smiled "
     "waited alone together slowly quickly dark bright cold warm heart breath voice eyes street house"
 ).split()

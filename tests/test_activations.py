@@ -140,7 +140,7 @@ def test_no_room_for_unfinished_work_is_said_before_the_work(tiny, tmp_path, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(el.EmolabError, match="no room.*EMOLAB_CACHE"):
+    with pytest.raises(el.EmolabError, match=r"no room.*EMOLAB_CACHE"):
         mean_activations(tiny, TEXTS, offset=2, folder=tmp_path / "work", progress=None)
 
 

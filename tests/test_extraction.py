@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,7 +150,7 @@ vectors.save(os.environ["OUT"])
 def test_killed_and_started_again_gives_the_same_bits_and_reads_nothing_twice(tmp_path):
     def go(out, stop_after, cache):
         there = {"STOP_AFTER": str(stop_after), "OUT": str(out), "EMOLAB_CACHE": str(cache)}
-        path = {"PYTHONPATH": os.path.dirname(__file__)}
+        path = {"PYTHONPATH": str(Path(__file__).parent)}
         return subprocess.run(
             [sys.executable, "-c", KILLED], env=os.environ | there | path, capture_output=True, text=True
         )

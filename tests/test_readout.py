@@ -21,6 +21,7 @@ EMOTIONS = ("afraid", "calm", "glad")
 FEAR = ["afraid", "frightened", "terrified"]
 
 finite = {"allow_nan": False, "allow_infinity": False, "width": 32}
+amount = st.floats(1, 50, **finite) | st.floats(-50, -1, **finite)
 views = st.fixed_dictionaries({"layer": st.integers(1, 4), "metric": st.sampled_from(METRICS)})
 
 
@@ -42,21 +43,14 @@ def planted(reading: el.Readout, emotion: str, amounts: list[float], layer: int,
 
 
 @settings(deadline=None)
-@given(
-    emotion=st.sampled_from(EMOTIONS),
-    amounts=st.lists(st.floats(-50, 50, **finite), min_size=1, max_size=8),
-    view=views,
-)
+@given(emotion=st.sampled_from(EMOTIONS), amounts=st.lists(amount, min_size=1, max_size=8), view=views)
 def test_a_planted_score_is_recovered_in_every_unit(reading, tiny_vectors, emotion, amounts, view):
-    text = planted(reading, emotion, [0, *amounts], **view)
+    text = planted(reading, emotion, [1, *amounts], **view)
     row, metric = tiny_vectors.row(view["layer"]), METRICS.index(view["metric"])
     sd = tiny_vectors.neutral_sd[metric, tiny_vectors.index(emotion), row]
-    for unit, expected in {"raw": np.array(amounts), "sd": np.array(amounts) / sd}.items():
+    for unit, expected in {"raw": amounts, "sd": amounts / sd, "cosine": np.sign(amounts)}.items():
         scores = text.scores(emotion, unit=unit, **view)[emotion]
-        np.testing.assert_allclose(scores[1:], expected, rtol=1e-2, atol=1e-3 * np.abs(expected).max() + 1e-4)
-    strong = np.abs(amounts) > 1
-    cosines = text.scores(emotion, unit="cosine", **view)[emotion][1:]
-    np.testing.assert_allclose(cosines[strong], np.sign(amounts)[strong], atol=1e-2)
+        np.testing.assert_allclose(scores[1:], expected, rtol=1e-2)
 
 
 @settings(deadline=None)
@@ -146,10 +140,12 @@ def test_tokens_are_plain_pieces_of_the_text(subject, shipped):
 
 
 def test_danger_is_read_as_fear(subject, shipped):
-    def fear(message):
-        return shipped.readout(subject, subject.chat(message)).scores(FEAR).iloc[-1].mean()
+    def change(pair):
+        danger, safe = (shipped.readout(subject, subject.chat(pair[kind])).scores() for kind in ("danger", "safe"))
+        return danger.mean() - safe.mean()
 
-    pairs = el.prompts("danger_safe")[::5]
-    differences = np.array([fear(pair["danger"]) - fear(pair["safe"]) for pair in pairs])
-    assert (differences > 0).mean() > 0.7, differences
-    assert differences.mean() > 0.3
+    changes = pd.DataFrame(map(change, el.prompts("danger_safe")[::4]))  # [pair, emotion]
+    fear, calm = (changes[names].mean(axis=1) for names in (FEAR, ["calm", "at ease", "serene"]))
+    assert (fear > 0).mean() >= 0.8
+    assert (fear > calm).mean() >= 0.8
+    assert "terrified" in changes.mean().nlargest(10)

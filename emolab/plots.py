@@ -27,7 +27,7 @@ def emotion_map(geometry: Geometry) -> Figure:
         points.x, points.y, c=colour, cmap=DIVERGING, vmin=-span if rated else None, vmax=span, s=70,
         edgecolors="#444444", linewidths=0.6, zorder=3,
     )  # fmt: skip
-    _spread_labels(axes, points.x, points.y, points.index, size=9)
+    _spread_labels(axes, points.x, points.y, points.index, size=9, every=True)
     if rated:
         bar = figure.colorbar(dots, ax=axes, shrink=0.5, pad=0.01)
         bar.set_label("predicted pleasure (human scale, -1 to 1)")
@@ -158,11 +158,12 @@ def _finished(figure: Figure) -> Figure:
     return figure
 
 
-def _spread_labels(axes, x, y, names, size: float) -> None:
+def _spread_labels(axes, x, y, names, size: float, every: bool = False) -> None:
+    """Labels that collide with nothing; those without room are left out unless `every` one is wanted."""
     x, y = np.asarray(x), np.asarray(y)
     textalloc.allocate(
         axes, x, y, list(names), x_scatter=x, y_scatter=y, textsize=size, linecolor="#999999", linewidth=0.5,
-        min_distance=0.005, max_distance=0.07, nbr_candidates=150, draw_all=True, avoid_label_lines_overlap=True,
+        min_distance=0.005, max_distance=0.07, nbr_candidates=150, draw_all=every, avoid_label_lines_overlap=True,
     )  # fmt: skip
 
 

@@ -5,14 +5,31 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
-from emolab.errors import EmolabError
+from emolab.errors import EmolabError, unknown
 
-app = typer.Typer(help="Emotion vectors of language models: extract, judge, map.", no_args_is_help=True)
+
+class _Commands(TyperGroup):
+    """Our own errors are printed in one line, without a traceback."""
+
+    def invoke(self, ctx: typer.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except EmolabError as error:
+            print(f"emolab: {error}", file=sys.stderr)
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            print("\nemolab: stopped; finished work is kept, run again to go on", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(cls=_Commands, help="Emotion vectors of language models: extract, judge, map.", no_args_is_help=True)
 model_app = typer.Typer(help="The embedded models.", no_args_is_help=True)
 app.add_typer(model_app, name="model")
 
 Model = Annotated[str, typer.Option(help="'smollm2-135m-instruct' (embedded), a hub id 'org/name', or a folder.")]
+DTYPES = ("float32", "bfloat16", "float16")
 Settings = Annotated[
     int, typer.Option(min=1, max=12, help="Settings (of 12) in which held-out stories are read; more: slower, sharper.")
 ]
@@ -55,9 +72,12 @@ def extract(
 
     from emolab.extraction import HeldOut
     from emolab.extraction import extract as make
-    from emolab.files import save
+    from emolab.files import save, vector_path
     from emolab.model import load
 
+    vector_path(out)  # a wrong name shows before the work, not after it
+    if dtype not in ("", *DTYPES):
+        raise unknown("dtype", dtype, DTYPES)
     subject = load(model, dtype=getattr(torch, dtype) if dtype else None)
     vectors = make(
         subject,
@@ -106,7 +126,6 @@ def lab(
 def model_path(name: Annotated[str, typer.Argument()] = "smollm2-135m-instruct") -> None:
     """Print the folder of an embedded model (a plain transformers folder), fetching it on the first call."""
     from emolab.embedded import EMBEDDED, embedded_folder
-    from emolab.errors import unknown
 
     if name not in EMBEDDED:
         raise unknown("embedded model", name, EMBEDDED)
@@ -124,12 +143,5 @@ def _layer_list(text: str) -> list[int] | None:
 
 
 def main() -> None:
-    """Run the command line; our own errors are printed without a traceback."""
-    try:
-        app()
-    except EmolabError as error:
-        print(f"emolab: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("\nemolab: stopped; finished work is kept, run again to go on", file=sys.stderr)
-        sys.exit(130)
+    """Run the command line."""
+    app()

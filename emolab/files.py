@@ -32,7 +32,7 @@ def save(vectors: EmotionVectors, path: str | Path, *, compact: bool = False) ->
     `compact` stores probes and neutral components in float16: half the room, and 0.05 % off at most. Raises
     EmolabError if the folder can't be written.
     """
-    path = _vector_path(path)
+    path = vector_path(path)
     tensors = {name: getattr(vectors, name) for name in TENSORS}
     if compact:
         tensors |= {name: _half(tensors[name]) for name in ("probes", "neutral_components")}
@@ -43,24 +43,22 @@ def save(vectors: EmotionVectors, path: str | Path, *, compact: bool = False) ->
         "metric": vectors.metric,
         **vectors.info,
     }
-    _write(path, tensors, head)
-    evidence = vectors.evidence
     beside = path.with_suffix(".evidence.safetensors")
-    if evidence is None:
-        beside.unlink(missing_ok=True)
-    else:
-        parts = {role: part for role in ("train", "choose", "test") if (part := getattr(evidence, role)) is not None}
-        labels = {
-            role: {"emotions": part.emotions.tolist(), "parts": part.parts.tolist()} for role, part in parts.items()
-        }
-        _write(
-            beside,
-            {role: _half(part.means) for role, part in parts.items()}
-            | {"neutral": _half(evidence.neutral)}
-            | {f"lexical_{role}": rank.astype(np.int32) for role, rank in evidence.lexical.items()},
-            {"layer": evidence.layer, "weights": vectors.info.get("weights"), "labels": labels},
-        )
+    with atomic(beside) as evidence_scratch, atomic(path) as scratch:
+        _write(scratch, tensors, head)
+        if vectors.evidence is not None:
+            _write(evidence_scratch, *_packed(vectors.evidence, vectors.info.get("weights")))
     return path
+
+
+def _packed(evidence: Evidence, weights: str | None) -> tuple[dict[str, np.ndarray], dict]:
+    """Tensors and head of an evidence file."""
+    texts = {role: part for role in ("train", "choose", "test") if (part := getattr(evidence, role)) is not None}
+    tensors = {role: _half(part.means) for role, part in texts.items()}
+    tensors |= {f"lexical_{role}": rank.astype(np.int32) for role, rank in evidence.lexical.items()}
+    tensors["neutral"] = _half(evidence.neutral)
+    labels = {role: {"emotions": part.emotions.tolist(), "parts": part.parts.tolist()} for role, part in texts.items()}
+    return tensors, {"layer": evidence.layer, "weights": weights, "labels": labels}
 
 
 def load_vectors(path: str | Path) -> EmotionVectors:
@@ -134,25 +132,30 @@ def layer_activations(vectors: EmotionVectors, emotion: str) -> dict:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A scratch path beside `path` that replaces it when the block ends well, and vanishes when it doesn't."""
+    """A scratch path beside `path` that replaces it when the block ends well, and vanishes when it doesn't.
+
+    If the block writes nothing there, `path` is removed.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             scratch = Path(folder) / path.name
             yield scratch
-            scratch.replace(path)
-    except (OSError, SafetensorError) as error:  # safetensors has its own way of saying that the disk is full
+            if scratch.exists():
+                scratch.replace(path)
+            else:
+                path.unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
         raise EmolabError(
-            f"can't write {path}: {getattr(error, 'strerror', '') or error}. Choose another place or free some room"
+            f"can't write {path}: {getattr(error, 'strerror', None) or error}. Choose another place or free some room"
         ) from error
 
 
-def _write(path: Path, tensors: dict[str, np.ndarray], head: dict) -> None:
+def _write(scratch: Path, tensors: dict[str, np.ndarray], head: dict) -> None:
     # safetensors stores a non-contiguous array in the wrong order without a word
     tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-    with atomic(path) as scratch:
-        save_file(tensors, scratch, metadata={"emolab": json.dumps({"format": FORMAT, **head}, ensure_ascii=False)})
-        scratch.chmod(0o644)  # safetensors lets nobody else read what it writes
+    save_file(tensors, scratch, metadata={"emolab": json.dumps({"format": FORMAT, **head}, ensure_ascii=False)})
+    scratch.chmod(0o644)  # safetensors lets nobody else read what it writes
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
@@ -196,6 +199,8 @@ def _load_evidence(path: Path, head: dict) -> Evidence | None:
     if not path.exists():
         return None
     tensors, about = _read(path)
+    if not {"layer", "labels"} <= about.keys() or not {"neutral", *about["labels"]} <= tensors.keys():
+        raise EmolabError(f"{path} is not an evidence file: remove it or copy the right one")
     if about.get("weights") != head.get("weights"):
         raise EmolabError(f"{path} belongs to another model than the vector file beside it: remove one of them")
     labelled = {
@@ -212,7 +217,8 @@ def _half(values: np.ndarray) -> np.ndarray:
     return half if np.allclose(half, values, rtol=2e-3, atol=1e-3 * np.abs(values).max()) else values
 
 
-def _vector_path(path: str | Path) -> Path:
+def vector_path(path: str | Path) -> Path:
+    """`path`, if vectors can be saved under that name; raises EmolabError if not."""
     path = Path(path)
     if path.suffix != ".safetensors":
         raise EmolabError(f"a vector file ends in .safetensors, {path.name!r} doesn't; other formats: files.export()")

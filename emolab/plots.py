@@ -134,7 +134,7 @@ def quality_figure(quality: Quality) -> Figure:
     return _finished(figure)
 
 
-def token_tracks(scores: pd.DataFrame, unit: str = "sd") -> Figure:
+def token_tracks(scores: pd.DataFrame, label: str) -> Figure:
     """Scores [token, emotion] over the tokens of a text, one line each, tokens written below."""
     tokens = [token.replace("\n", "\\n").replace("$", r"\$") for token in scores.index.get_level_values("token")]
     figure, axes = plt.subplots(figsize=(min(max(len(tokens) * 0.22, 7), 22), 4.2), layout="constrained")
@@ -146,7 +146,6 @@ def token_tracks(scores: pd.DataFrame, unit: str = "sd") -> Figure:
         )
     axes.axhline(0, color="#999999", lw=0.8)
     axes.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=8)
-    label = {"sd": "score (sd of neutral tokens)", "raw": "projection", "cosine": "cosine"}[unit]
     axes.set(ylabel=label, title="Emotions represented, token by token", xlim=(-0.5, len(tokens) - 0.5))
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return _finished(figure)

@@ -203,8 +203,8 @@ class EmotionVectors:
         """UMAP of all directions as a matplotlib figure, coloured by the pleasure they predict."""
         return self.geometry(seed=seed).figure()
 
-    def readout(self, subject: Subject, text: str) -> Readout:
-        """Scores of these emotions at every token of a text. See `readout.readout`."""
+    def readout(self, subject: Subject, text: str | list[dict]) -> Readout:
+        """Scores of these emotions at every token of a text or a chat. See `readout.readout`."""
         from emolab.readout import readout
 
         return readout(subject, self, text)

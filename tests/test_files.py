@@ -139,6 +139,13 @@ def test_a_failure_while_writing_leaves_the_old_files(tiny_vectors, path, monkey
     assert in_folder(path) == before
 
 
+def test_who_is_reading_the_old_file_goes_on_reading_it(tiny_vectors, path):
+    old = path.read_bytes()
+    with path.open("rb") as reader:
+        replace(tiny_vectors, vectors=tiny_vectors.vectors + 1).save(path)
+        assert reader.read() == old != path.read_bytes()
+
+
 def test_a_folder_that_cannot_be_written(tiny_vectors, path):
     with pytest.raises(el.EmolabError, match="can't write"):
         tiny_vectors.save(path / "inside.safetensors")

@@ -135,11 +135,10 @@ def model_path(name: Annotated[str, typer.Argument()] = "smollm2-135m-instruct")
 def _layer_list(text: str) -> list[int] | None:
     if not text:
         return None
-    try:
-        ends = [int(part) for part in text.split("-")]
-        return list(range(ends[0], ends[-1] + 1))
-    except ValueError:
-        raise EmolabError(f"layers {text!r} can't be read: write them like 10-24, or one number") from None
+    ends = text.split("-")
+    if len(ends) > 2 or not all(end.isdigit() for end in ends) or int(ends[0]) > int(ends[-1]):
+        raise EmolabError(f"layers {text!r} can't be read: write them like 10-24, or one number")
+    return list(range(int(ends[0]), int(ends[-1]) + 1))
 
 
 def main() -> None:

@@ -311,8 +311,11 @@ def _workshop(subject: Subject, *work) -> Iterator[Path]:
             f"another process is working on this very extraction of {subject.name}: wait for it, or stop it and run "
             "again to go on where it stopped"
         ) from None
-    except PermissionError as error:
-        raise EmolabError(f"can't write to {folder.parent}: point EMOLAB_CACHE to a folder of yours") from error
+    except OSError as error:
+        raise EmolabError(
+            f"can't work in {folder.parent} ({error.strerror or error}): free some room, or point EMOLAB_CACHE to a "
+            "folder of yours"
+        ) from error
 
 
 def merge(first: EmotionVectors, second: EmotionVectors) -> EmotionVectors:

@@ -173,6 +173,8 @@ def load(
         path = str(embedded_folder(path.lower()))
     elif not Path(path).is_dir() and "/" not in path:
         raise unknown("model", path, EMBEDDED)
+    elif not Path(path).is_dir() and (path.startswith((".", "/", "~")) or path.count("/") > 1):
+        raise EmolabError(f"there is no folder {path}: give the folder of a model, or a hub id 'org/name'")
 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -181,8 +183,12 @@ def load(
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(path, **shared)
-            model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype or fast_dtype(), device_map=device, **shared)
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
+            model, report = AutoModelForCausalLM.from_pretrained(
+                path, dtype=dtype or fast_dtype(), device_map=device, output_loading_info=True, **shared
+            )
+        if lacking := sorted(report["missing_keys"]):  # transformers would make them up at random
+            raise ValueError(f"its weights lack {lacking[0]} and {len(lacking) - 1} more.")
+    except (OSError, ValueError, ImportError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise EmolabError(_why_not(str(name), error)) from error
     tokenizer.padding_side = "right"
     return Subject(model, tokenizer, str(name).lower() if known else str(name), revision)

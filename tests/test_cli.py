@@ -82,6 +82,7 @@ def test_extract_writes_the_vectors(emolab, folder, stories, cache, tmp_path):
         (["extract", "x.safetensors", "--layers", "3-9"], "layers .* are not all in"),
         (["extract", "x.safetensors", "--layers", "few"], "layers 'few' can't be read: write them like 10-24"),
         (["extract", "x.safetensors", "--dtype", "float23"], "float23"),
+        (["extract", "x.safetensors", "--layers", "3-1"], "layers .3-1. can.t be read"),
         (["extract", "x.npy"], r"ends in \.safetensors"),
     ],
     ids=str,

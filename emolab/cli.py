@@ -1,5 +1,6 @@
 """The command line: `emolab run | extract | map | model | lab`."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -119,7 +120,10 @@ def lab(
     """JupyterLab on this machine only (127.0.0.1, with its token)."""
     from jupyterlab.labapp import LabApp
 
-    LabApp.launch_instance([notebook, "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}"])
+    quiet = ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    # in a container everybody is root; only this machine is served, and only with the token
+    root = ["--ServerApp.allow_root=True"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
+    LabApp.launch_instance([notebook, "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", *quiet, *root])
 
 
 @model_app.command("path")

@@ -133,7 +133,8 @@ def test_the_lab_is_for_this_machine_only(emolab, monkeypatch):
     asked = []
     monkeypatch.setattr("jupyterlab.labapp.LabApp.launch_instance", asked.extend)
     assert emolab("lab", "--port", "8899")[0] == 0
-    assert asked == ["notebooks/00_start_here.ipynb", "--ServerApp.ip=127.0.0.1", "--ServerApp.port=8899"]
+    assert asked[:3] == ["notebooks/00_start_here.ipynb", "--ServerApp.ip=127.0.0.1", "--ServerApp.port=8899"]
+    assert "--LabApp.news_url=None" in asked  # asks nothing of the network
 
 
 def test_python_m_emolab_is_emolab():

@@ -25,6 +25,7 @@ _HOME = {
     "load_vectors": "files",
     "neutral": "data",
     "norms": "data",
+    "prompt_lab": "widgets.prompt_lab",
     "prompts": "data",
     "read": "activations",
     "senses": "data",

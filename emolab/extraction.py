@@ -129,6 +129,7 @@ def extract(
             subject,
             neutral,
             layers=layers,
+            offset=offset,  # not from token 1: a model's attention may sink into it as it does into token 0
             per_text=min(max(NEUTRAL_TOKENS // max(len(neutral), 1), 1), 64),
             progress="neutral texts" if progress else None,
         )  # [layer, token, d_model]

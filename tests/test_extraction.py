@@ -186,3 +186,13 @@ def test_shipped_vectors_hold_what_the_file_promises(shipped):
     assert shipped.info["n_stories"] == 2052 and shipped.info["n_choose"] == 2052 and shipped.info["n_test"] == 384
     assert shipped.info["corpus"] == __import__("emolab.data").data.corpus_hash(el.stories())
     assert 10 <= shipped.chosen_layer <= 26
+
+
+def test_neutral_statistics_are_of_ordinary_tokens(shipped):
+    """Attention sinks, a hundred times as long as other tokens, would swamp the scale of every score."""
+    row = shipped.row()
+    lengths = np.linalg.norm(shipped.evidence.neutral, axis=1)
+    assert lengths.max() < 3 * np.median(lengths)
+    probes = shipped.neutral_sd[1, :, row]
+    assert probes.max() < 2 * np.median(probes)
+    assert (np.abs(shipped.neutral_components[row]).sum(-1) > 0).sum() > 5

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from emolab.directions import METRICS, Labelled, fit, identify, left_out_ranks, summary, unit
+from emolab.directions import METRICS, Labelled, fit, identify, left_out_ranks, probes_of, summary, unit
 from emolab.errors import EmolabError
 from emolab.vectors import EmotionVectors, Evidence
 
@@ -152,13 +152,16 @@ def _nulls(evidence: Evidence, metric: str, rng: np.random.Generator) -> pd.Data
     spread = np.linalg.cholesky(fitted.metric)  # activations vary like spread @ noise
     shape = fitted.vectors.shape
 
+    def as_read(vectors: np.ndarray) -> np.ndarray:
+        return unit(vectors) if metric == "vector" else probes_of(vectors, fitted.metric)
+
     def top1(directions: np.ndarray) -> float:
         return summary(identify(directions, fitted.emotions, texts))["top1"]
 
     draws = {
         "shuffled labels": lambda: fit(shuffled(train, rng)).directions(metric),
         "random directions": lambda: unit(rng.standard_normal(shape)),
-        "random directions, matched variance": lambda: rng.standard_normal(shape) @ spread.T,
+        "random directions, matched variance": lambda: as_read(rng.standard_normal(shape) @ spread.T),
     }
     found = {name: [top1(draw()) for _ in range(SEEDS)] for name, draw in draws.items()}
     return pd.DataFrame(found).agg(["mean", "min", "max"]).T.rename_axis("null").rename(columns={"mean": "top1"})

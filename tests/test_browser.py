@@ -1,0 +1,279 @@
+"""Notebook 04 in a real JupyterLab, in headless Chromium: the prompt lab does what a reader asks of it.
+
+Skips, and says why, where Chromium or playwright is missing. Screenshots go to $EMOLAB_SCREENSHOTS, if that is set.
+"""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+pytest.importorskip("jupyterlab", reason="jupyterlab is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+if CHROMIUM is None:
+    pytest.skip("Chromium is not installed: apt install chromium", allow_module_level=True)
+
+NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "04_prompt_lab.ipynb"
+QUIET = [
+    "--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--no-first-run", "--disable-default-apps", "--disable-domain-reliability",
+]  # fmt: skip
+IDLE = ".jp-Notebook-ExecutionIndicator[data-status=idle]"
+RUNNING = "[...document.querySelectorAll('.jp-InputPrompt')].some(node => node.textContent.includes('*'))"
+expect = playwright.expect
+expect.set_options(timeout=20_000)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """The address of notebook 04 in a JupyterLab that this test has started."""
+    root, home = tmp_path_factory.mktemp("lab"), tmp_path_factory.mktemp("jupyter")
+    shutil.copy(NOTEBOOK, root)
+    settings = {
+        "labconfig/page_config.json": {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}},
+        "lab/user-settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {
+            "windowingMode": "none",
+            "autoStartDefaultKernel": True,
+        },
+    }
+    for name, values in settings.items():
+        (home / name).parent.mkdir(parents=True)
+        (home / name).write_text(json.dumps(values))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token = secrets.token_hex(16)
+    folders = {f"JUPYTER_{name}_DIR": str(home / name.lower()) for name in ("DATA", "RUNTIME")}
+    environment = {**os.environ, **folders, "JUPYTER_CONFIG_DIR": str(home), "HF_HUB_OFFLINE": "1"}
+    command = [
+        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
+        f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}",
+        f"--ServerApp.root_dir={root}", "--LabApp.extension_manager=readonly",
+    ]  # fmt: skip
+    with (home / "log.txt").open("w") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=root)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/api?token={token}", server, home / "log.txt")
+        yield f"http://127.0.0.1:{port}/lab/tree/{NOTEBOOK.name}?token={token}&reset"
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def wait_for(url: str, server: subprocess.Popen, log: Path, seconds: float = 40) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            urlopen(url, timeout=2).close()
+            return
+        except (URLError, OSError):
+            time.sleep(0.2)
+    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="module")
+def page(address):
+    """The notebook, opened but not run. `page.asked` are the requests, `page.said` the console's complaints."""
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        page = browser.new_page(viewport={"width": 1400, "height": 1500})
+        page.asked, page.said = [], []
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.on("websocket", lambda socket: page.asked.append(socket.url))
+        page.on("console", lambda message: message.type == "error" and page.said.append(message.text))
+        page.on("pageerror", lambda error: page.said.append(str(error)))
+        page.add_locator_handler(page.locator(".jp-Dialog .jp-mod-accept"), lambda accept: accept.click())
+        page.goto(address)
+        page.locator(IDLE).wait_for(timeout=60_000)
+        page.get_by_text("(ipykernel) | Idle").wait_for(timeout=60_000)
+        yield page
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def lab(page):
+    """The first prompt lab of the notebook, after Run All."""
+    for _ in range(5):  # what is asked of a kernel that is still connecting gets lost
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        page.wait_for_timeout(2500)
+        if page.evaluate(RUNNING):
+            break
+    page.wait_for_function(f"!({RUNNING})", timeout=120_000)
+    page.locator(".emolab-lab").first.wait_for(timeout=20_000)
+    lab = page.locator(".emolab-lab").first
+    lab.scroll_into_view_if_needed()
+    expect(lab).to_have_attribute("aria-busy", "false")
+    return lab
+
+
+def tokens(lab, number: int = 0) -> str:
+    return "".join(lab.locator(".strip").nth(number).locator(".token").all_text_contents())
+
+
+def colours(lab) -> list[str]:
+    return lab.locator(".strip").first.locator(".token").evaluate_all("all => all.map(one => one.style.background)")
+
+
+def tracks(lab) -> list[str]:
+    return lab.locator("svg[role=img] .track").evaluate_all("all => all.map(one => one.getAttribute('points'))")
+
+
+def answered(lab) -> None:
+    expect(lab).to_have_attribute("aria-busy", "false")
+
+
+def picture(page, lab, name: str) -> None:
+    if folder := os.environ.get("EMOLAB_SCREENSHOTS"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        lab.scroll_into_view_if_needed()
+        lab.screenshot(path=str(Path(folder) / f"{name}.png"))
+
+
+def test_the_saved_notebook_shows_its_twins_before_any_kernel_runs(page):
+    twin = page.locator(".jp-OutputArea .emolab-twin").first
+    twin.scroll_into_view_if_needed()
+    expect(twin).to_be_visible()
+    assert page.locator(".emolab-lab").count() == 0
+
+
+def test_typing_changes_strip_and_tracks(page, lab):
+    before = tracks(lab)
+    area = lab.get_by_label("Prompt", exact=True)
+    area.fill("")
+    expect(lab.get_by_role("alert")).to_contain_text("the text is empty")
+    assert tracks(lab) == before  # the last good view stays
+    area.press_sequentially("The water rose to my chest and the door is locked.", delay=15)
+    expect(lab.locator(".strip").first).to_have_text(re.compile("locked"))
+    answered(lab)
+    assert area.input_value() == tokens(lab) == "The water rose to my chest and the door is locked."
+    assert tracks(lab) != before and lab.locator(".error").text_content() == ""
+    assert sum("rgba" in colour for colour in colours(lab)) == len(colours(lab)) - 1  # all but token 0
+
+
+def test_layer_unit_and_emotion(page, lab):
+    before, colour = tracks(lab), colours(lab)
+    slider = lab.get_by_label("Layer")
+    first = int(slider.input_value())
+    slider.focus()
+    slider.press("ArrowLeft")
+    slider.press("ArrowLeft")
+    layer = int(slider.input_value())
+    assert layer == first - 2
+    expect(lab.locator(".caption")).to_contain_text(f"layer {layer}")
+    answered(lab)
+    assert tracks(lab) != before and colours(lab) != colour
+    lab.get_by_label("Unit").select_option("cosine")
+    expect(lab.locator(".caption")).to_contain_text("cosine")
+    lab.get_by_label("Unit").select_option("sd")
+    expect(lab.locator(".caption")).to_contain_text("sd of neutral tokens")
+    count = len(tracks(lab))
+    search = lab.get_by_label("Add an emotion")
+    search.fill("nervo")
+    search.press("Enter")
+    expect(lab.locator("svg[role=img] .track")).to_have_count(count + 1)
+    expect(lab.locator(".strip").first).to_have_attribute("aria-label", re.compile("nervous"))
+    lab.get_by_role("button", name="Top for this text").click()
+    expect(lab.locator("svg[role=img] .track")).to_have_count(5)
+
+
+def test_the_strip_is_walked_by_keyboard(lab):
+    strip = lab.locator(".strip").first
+    strip.locator(".token").first.focus()
+    for _ in range(3):
+        lab.page.keyboard.press("ArrowRight")
+    expect(lab.locator(".detail")).to_contain_text(re.compile(r"token 3 .*: .* [+-]?\d+\.\d\d, rank \d+"))
+    lab.page.keyboard.press("End")
+    expect(strip.locator(".token").last).to_be_focused()
+
+
+def test_what_is_typed_never_runs(page, lab):
+    text = '<img src=x onerror="window.ran=1"><script>window.ran=1</script> \x1b[31mred שלום \u200b\u202eabc'
+    lab.get_by_label("Prompt", exact=True).fill(text)
+    expect(lab.locator(".strip").first).to_have_text(re.compile("שלום"))
+    answered(lab)
+    assert "<script>window.ran=1</script>" in tokens(lab) and "␛[31m" in tokens(lab) and "◌" in tokens(lab)
+    assert lab.locator("img, script").count() == 0
+    lab.get_by_label("Prompt", exact=True).fill("<b>paste</b> " * 8000)
+    expect(lab.get_by_role("alert")).to_contain_text("tokens and the lab shows at most 1,024")
+    assert page.evaluate("window.ran === undefined")
+
+
+def test_chat_preset_and_compare(page, lab):
+    lab.get_by_label("Preset").select_option("danger")
+    expect(lab.locator(".strip").first).to_have_text(re.compile("flames"))
+    lab.get_by_label("chat").check()
+    expect(lab.locator(".strip .role").first).to_have_text("user")
+    lab.get_by_role("button", name="Compare two").click()
+    expect(lab.locator(".strip")).to_have_count(3)
+    answered(lab)
+    assert "flames" in tokens(lab, 1) and "toast" in tokens(lab, 2)
+    lab.get_by_label("Prompt B, turn 1", exact=True).fill(
+        "I smelled smoke in the hallway. It was my neighbour's grill."
+    )
+    expect(lab.locator(".strip").nth(2)).to_have_text(re.compile("grill"))
+    answered(lab)
+    picture(page, lab, "light_compare")
+    lab.get_by_label("chat").uncheck()
+    answered(lab)
+
+
+def test_sweep(page, lab):
+    lab.get_by_role("button", name="Sweep a number").click()
+    expect(lab.get_by_label("Score of the last token against x", exact=True)).to_be_visible()
+    answered(lab)
+    before = tracks(lab)
+    lab.get_by_label("Template").fill("My fever is {x} degrees")
+    lab.get_by_label("Values of x").fill("36, 37, 38, 39, 40, 41")
+    lab.get_by_role("button", name="Run the sweep").click()
+    answered(lab)
+    assert tracks(lab) != before and all(len(points.split()) == 6 for points in tracks(lab))
+    picture(page, lab, "light_sweep")
+    lab.get_by_label("Template").fill("no slot")
+    lab.get_by_role("button", name="Run the sweep").click()
+    expect(lab.get_by_role("alert")).to_contain_text("has no slots {x}")
+
+
+def test_freeze_and_code(page, lab):
+    lab.get_by_role("button", name="One prompt").click()
+    expect(lab.locator(".strip")).to_have_count(1)
+    lab.get_by_label("Prompt", exact=True).fill("Snow fell, and nobody came.")
+    expect(lab.locator(".strip").first).to_have_text(re.compile("nobody"))
+    answered(lab)
+    area = page.locator(".jp-OutputArea").filter(has=lab).first
+    lab.get_by_role("button", name="Freeze").click()
+    expect(area.locator(".emolab-twin").last).to_contain_text("Snow fell, and nobody came.")
+    lab.get_by_role("button", name="Copy as code").click()
+    code = lab.get_by_label("Code").input_value()
+    assert code.startswith("el.prompt_lab(") and "text='Snow fell, and nobody came.'" in code
+
+
+def test_light_and_dark(page, lab):
+    lab.get_by_label("Preset").select_option("desperation")
+    expect(lab.locator(".strip").first).to_have_text(re.compile("rent"))
+    answered(lab)
+    seen = {}
+    for theme in ("Light", "Dark"):
+        for item in ("Settings", "Theme", f"JupyterLab {theme}"):
+            page.locator(".lm-MenuBar-itemLabel, .lm-Menu-itemLabel").get_by_text(item, exact=True).click()
+        page.wait_for_function(f"document.body.dataset.jpThemeName === 'JupyterLab {theme}'")
+        page.wait_for_timeout(500)
+        picture(page, lab, theme.lower())
+        seen[theme] = lab.evaluate("node => getComputedStyle(node).color")
+    assert seen["Light"] != seen["Dark"]
+
+
+def test_no_complaint_and_no_request_beyond_this_machine(page, lab):
+    assert not [url for url in page.asked if not re.match(r"(https?|wss?)://127\.0\.0\.1:|data:|blob:", url)]
+    assert page.said == []

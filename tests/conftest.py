@@ -85,7 +85,7 @@ def tiny_text(seed: int, words: int = 20) -> str:
     return " ".join(random.Random(seed).choices(WORDS, k=words))
 
 
-NEUTRAL = [tiny_text(100 + seed, words=41) for seed in range(40)]  # 1,600 tokens, as many as are sampled
+NEUTRAL = [tiny_text(100 + seed, words=50) for seed in range(40)]  # 1,600 tokens from the tenth on: all are sampled
 
 
 def tiny_stories(emotions=("afraid", "calm", "glad"), parts=("p1", "p2", "p3")) -> list[el.Story]:

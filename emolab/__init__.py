@@ -29,6 +29,7 @@ _HOME = {
     "prompts": "data",
     "read": "activations",
     "senses": "data",
+    "steer": "steering",
     "stories": "data",
 }
 __all__ = sorted(_HOME)

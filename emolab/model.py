@@ -114,6 +114,20 @@ class Subject:
             )
         return ids
 
+    def spans(self, text: str) -> tuple[tuple[int, int], ...]:
+        """(start, end) in characters of each token of a text, one after the other without gap or overlap.
+
+        Special tokens that are not in the text (a BOS) get an empty span.
+        """
+        offsets = self.tokenizer(text, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+        spans, place = [], 0
+        for _, end in offsets:
+            spans.append((place, max(place, end)))
+            place = spans[-1][1]
+        if spans and place < len(text):  # trailing blanks that the tokenizer dropped
+            spans[-1] = (spans[-1][0], len(text))
+        return tuple(spans)
+
     def chat(self, messages: str | list[dict], add_generation_prompt: bool = True) -> str:
         """Messages in the model's own chat template, as text; a base model without one gets plain text.
 
@@ -125,15 +139,32 @@ class Subject:
             return "\n\n".join(message["content"] for message in messages)
         return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
 
-    def generate(self, prompt: str, max_new_tokens: int = 60, **options: Any) -> str:
-        """What the model writes after `prompt`, greedily unless `options` of transformers' generate say else."""
-        ids = torch.tensor([self.encode(prompt)], device=self.device)
-        options = {"do_sample": False, "pad_token_id": self.pad_id} | options
-        with torch.no_grad():
-            written = self.model.generate(
-                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens, **options
+    def generate(
+        self, prompt: str | Sequence[str], max_new_tokens: int = 60, *, seed: int | None = None, **options: Any
+    ) -> str | list[str]:
+        """What the model writes after a prompt, or after each of several in one batch.
+
+        Greedy without a `seed`, sampled with one (the same seed, the same texts); `options` are those of
+        transformers' generate. Raises EmolabError for a prompt that is empty or leaves no room in the context window.
+        """
+        prompts = list(prompt) if isinstance(prompt, list | tuple) else [prompt]
+        ids = [self.encode(text) for text in prompts]
+        if not ids or max(map(len, ids)) + max_new_tokens > self.max_tokens:
+            raise EmolabError(
+                f"prompt and {max_new_tokens} new tokens do not fit: {self.name} has room for {self.max_tokens} tokens"
+                if ids
+                else "there is no prompt to go on from: give at least one"
             )
-        return self.tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
+        width = max(map(len, ids))  # padding on the left: what is written must follow the prompt at once
+        rows = torch.tensor([[self.pad_id] * (width - len(row)) + row for row in ids], device=self.device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=self.device)
+        options = {"do_sample": seed is not None, "pad_token_id": self.pad_id} | options
+        with torch.no_grad(), torch.random.fork_rng(enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            written = self.model.generate(input_ids=rows, attention_mask=mask, max_new_tokens=max_new_tokens, **options)
+        texts = self.tokenizer.batch_decode(written[:, width:], skip_special_tokens=True)
+        return texts if isinstance(prompt, list | tuple) else texts[0]
 
     @property
     def pad_id(self) -> int:

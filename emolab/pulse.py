@@ -16,7 +16,7 @@ import torch
 from emolab import data
 from emolab.activations import capture, check_layers, forward
 from emolab.decay import AFTER, curve_row, event_locked, in_tokens, number, share_row
-from emolab.directions import METRICS
+from emolab.directions import METRICS, unit
 from emolab.errors import EmolabError
 from emolab.model import Subject
 from emolab.steering import steer
@@ -123,9 +123,10 @@ def pulse(
         """([layer, text, token, emotion] scores, hidden [text, token, d_model] at `layer`) with this push or none."""
         taken: dict[int, np.ndarray] = {}
         place = slice(EARLIER, EARLIER + LONG)
-        push = nullcontext() if direction is None else steer(
-            subject, vectors, direction, strength, layer=layer, positions=place
-        )  # fmt: skip
+        push = nullcontext()
+        if direction is not None:
+            along = {direction: strength} if isinstance(direction, str) else strength * unit(direction)
+            push = steer(subject, vectors, along, layers=layer, positions=place)
         reading = capture(subject, {layer, *layers}, lambda n, hidden: taken.update({n: hidden.float().cpu().numpy()}))
         with push, reading:  # the push first: then what is captured includes it
             forward(subject, ids, torch.ones_like(ids))

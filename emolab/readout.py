@@ -131,26 +131,11 @@ def readout(subject: Subject, vectors: EmotionVectors, text: str | list[dict]) -
     messages = None if isinstance(text, str) else check_chat(text)
     text = text if messages is None else subject.chat(messages)
     hidden = read(subject, text, vectors.layers)
-    spans = token_spans(subject, text)
+    spans = subject.spans(text)
     found = Readout(text, tuple(text[a:b] for a, b in spans), spans, (), hidden, vectors)
     if messages is None:
         return found
     return Readout(found.text, found.tokens, spans, _turns(found, messages), hidden, vectors)
-
-
-def token_spans(subject: Subject, text: str) -> tuple[tuple[int, int], ...]:
-    """(start, end) in characters of each token, one after the other without gap or overlap.
-
-    Special tokens that are not in the text (a BOS) get an empty span.
-    """
-    offsets = subject.tokenizer(text, return_offsets_mapping=True, verbose=False)["offset_mapping"]
-    spans, place = [], 0
-    for _, end in offsets:
-        spans.append((place, max(place, end)))
-        place = spans[-1][1]
-    if spans and place < len(text):  # trailing blanks that the tokenizer dropped
-        spans[-1] = (spans[-1][0], len(text))
-    return tuple(spans)
 
 
 def check_chat(messages: list[dict]) -> list[dict]:

@@ -14,7 +14,6 @@ from emolab.directions import METRICS, fit
 from emolab.errors import EmolabError
 from emolab.model import Subject
 from emolab.quality import shuffled
-from emolab.readout import token_spans
 from emolab.vectors import EmotionVectors
 
 EMOTION = "emotion"
@@ -90,7 +89,7 @@ def null_directions(vectors: EmotionVectors, rows: Sequence[int], seeds: int) ->
 
 def first_token(subject: Subject, text: str, character: int) -> int:
     """The first token that reaches beyond a character: where a part of a text begins that starts there."""
-    return next(i for i, (_, end) in enumerate(token_spans(subject, text)) if end > character)
+    return next(i for i, (_, end) in enumerate(subject.spans(text)) if end > character)
 
 
 def upright(kinds: Sequence[str], level: np.ndarray) -> np.ndarray:

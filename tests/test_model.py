@@ -213,7 +213,7 @@ def test_code_in_a_model_folder_runs_only_when_asked(tmp_path, monkeypatch):
         ("", "empty"),
         (" \n\t", "empty"),
         (None, "empty"),
-        (["the dog"], "empty"),
+        ([""], "empty"),
         (tiny_text(0, words=65), "65 tokens .* at most 64"),
     ],
     ids=["nothing", "blanks", "None", "list", "long"],
@@ -260,3 +260,14 @@ def test_embedded_model_is_a_plain_transformers_folder():
     ids = torch.tensor([ours.encode("She opened the letter and read it twice.")])
     with torch.no_grad():
         torch.testing.assert_close(ours.model(ids).logits, plain(ids).logits, rtol=0, atol=0)
+
+
+def test_generation_in_a_batch_equals_one_by_one_and_a_seed_fixes_it(tiny):
+    prompts = [tiny_text(seed, words=n) for seed, n in enumerate([4, 11, 7])]
+    assert tiny.generate(prompts, 9) == [tiny.generate(prompt, 9) for prompt in prompts]
+    first, again, other = (tiny.generate(prompts[0], 20, seed=seed) for seed in (1, 1, 2))
+    assert first == again != other
+    with pytest.raises(el.EmolabError, match="room for 64"):
+        tiny.generate(prompts[0], 61)
+    with pytest.raises(el.EmolabError, match="at least one"):
+        tiny.generate([])

@@ -3,8 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from conftest import ARCHITECTURES, NEUTRAL, tiny_model, tiny_subject, tiny_text, tiny_tokenizer
+from conftest import NEUTRAL, tiny_model, tiny_subject, tiny_text, tiny_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
@@ -12,7 +11,6 @@ from scipy import stats
 
 import emolab as el
 from emolab import data, plots
-from emolab.activations import read
 from emolab.decay import (
     autocorrelation,
     curve_row,
@@ -29,7 +27,6 @@ from emolab.decay import (
 )
 from emolab.persistence import EMOTION, GONE, HELD, NULLS, Event, carry_over, measure, persistence, switching
 from emolab.pulse import EARLIER, LONG, pulse
-from emolab.steering import steer
 from emolab.tracks import Tracks, null_directions, record, upright
 
 LEVEL, TOKENS = 3.0, 60
@@ -228,75 +225,7 @@ def test_nulls_need_the_evidence(long_tiny, long_vectors):
         persistence(long_tiny, long_vectors[["calm", "afraid"]], "calm")
 
 
-# --- steering and the pulse ----------------------------------------------------------------------------------------
-
-
-def hooks(subject) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in subject.model.modules())
-
-
-def test_steering_and_reading_use_the_same_number(tiny, tiny_vectors):
-    """The change first shows where layer k is read, at the pushed tokens only, and is exactly the push."""
-    text = tiny_text(3)
-    plain = read(tiny, text)  # layers 1..4
-    for layer in (1, 2, 3, 4):
-        with steer(tiny, tiny_vectors, "calm", 0.5, layer=layer, positions=slice(5, 8)):
-            change = read(tiny, text) - plain  # [layer, token, d_model]
-        row = tiny_vectors.row(layer)
-        vector = tiny_vectors.vectors[tiny_vectors.index("calm"), row]
-        push = 0.5 * tiny_vectors.residual_norm[row] * vector / np.linalg.norm(vector)
-        assert np.abs(change[: layer - 1]).max(initial=0) == 0
-        assert change[layer - 1, 5:8] == pytest.approx(np.tile(push, (3, 1)), abs=1e-5)
-        assert np.abs(np.delete(change[layer - 1], [5, 6, 7], axis=0)).max() == 0
-        assert np.abs(change[layer:, :5]).max(initial=0) == 0
-        assert layer == 4 or (np.abs(change[layer:, 8:]).max(-1) > 0).all()
-    assert hooks(tiny) == 0 and (read(tiny, text) == plain).all()
-
-
-def test_steering_is_undone_whatever_happens(tiny, tiny_vectors):
-    with pytest.raises(RuntimeError, match="inside"), steer(tiny, tiny_vectors, "calm", 1.0, layer=2):
-        assert hooks(tiny) == 3
-        raise RuntimeError("inside")
-    assert hooks(tiny) == 0
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_one_pass_equals_keeping_the_cache(architecture, tiny_vectors):
-    """A pulse in one pass is the pulse in a prompt that is processed piece by piece with its cache kept."""
-    subject = tiny_subject(architecture)
-    vectors = tiny_vectors.__class__(**{
-        **tiny_vectors.__dict__, "info": tiny_vectors.info | {"weights": subject.weight_sample},
-    })  # fmt: skip
-    ids = torch.tensor([subject.encode(tiny_text(5))])
-    direction = np.random.default_rng(0).standard_normal(subject.d_model)
-    with torch.inference_mode(), steer(subject, vectors, direction, 0.5, layer=2, positions=slice(6, 9)):
-        whole = subject.model(ids).logits
-        cache, pieces = None, []
-        for part in (ids[:, :7], ids[:, 7:8], ids[:, 8:15], ids[:, 15:]):
-            output = subject.model(part, past_key_values=cache, use_cache=True)
-            cache = output.past_key_values
-            pieces.append(output.logits)
-    with torch.inference_mode():
-        assert not torch.allclose(subject.model(ids).logits, whole, atol=1e-3)
-    torch.testing.assert_close(torch.cat(pieces, 1), whole, atol=1e-4, rtol=1e-3)
-
-
-@pytest.mark.parametrize(
-    "options, words",
-    [
-        ({"direction": "clam"}, "did you mean 'calm'"),
-        ({"direction": np.zeros(32)}, "not all zero"),
-        ({"direction": np.ones(31)}, "32 numbers"),
-        ({"layer": 9}, "layer 9"),
-        ({"positions": slice(4, 4)}, "stretch"),
-        ({"positions": slice(-3, None)}, "stretch"),
-    ],
-)
-def test_steering_says_what_is_wrong(tiny, tiny_vectors, options, words):
-    options = {"direction": "calm"} | options
-    with pytest.raises(el.EmolabError, match=words), steer(tiny, tiny_vectors, strength=0.3, **options):
-        pass
-    assert hooks(tiny) == 0
+# --- the pulse ---------------------------------------------------------------------------------------------------
 
 
 def test_pulse(long_tiny, long_vectors):
@@ -305,7 +234,7 @@ def test_pulse(long_tiny, long_vectors):
     assert len(own) == 3 * 2 * 2 and len(found.effects) == len(own) * 5
     assert np.abs(found.afters[found.effects.layer == 2]).max() < 1e-4  # nothing but the push at its own layer
     assert np.abs(found.afters[found.effects.layer == 4]).max() > 0
-    assert hooks(long_tiny) == 0 and EARLIER + LONG < 60
+    assert EARLIER + LONG < 60
     table = found.table()
     assert table.loc[(2, EMOTION), "of_mean"] == 1 and isinstance(found.figure(), Figure) and found.verdict()
     with pytest.raises(el.EmolabError, match="reads at most 64"):

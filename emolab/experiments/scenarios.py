@@ -15,7 +15,6 @@ from emolab.activations import read
 from emolab.directions import METRICS, fit
 from emolab.errors import EmolabError
 from emolab.model import Subject
-from emolab.readout import token_spans
 from emolab.vectors import EmotionVectors
 
 FAMILIES = {
@@ -119,7 +118,7 @@ def _read_places(subject: Subject, message: str, layer: int) -> np.ndarray:
     text = subject.chat(message)
     hidden = read(subject, text, [layer])[0]  # [token, d_model]
     start = text.rfind(message)
-    inside = [i for i, (a, b) in enumerate(token_spans(subject, text)) if a < start + len(message) and b > start and i]
+    inside = [i for i, (a, b) in enumerate(subject.spans(text)) if a < start + len(message) and b > start and i]
     return np.stack([hidden[-1], hidden[inside].mean(0)])
 
 

@@ -1,4 +1,4 @@
-"""The command line: `emolab run | extract | map | model | lab`."""
+"""The command line: `emolab run | extract | card | map | model | lab`."""
 
 import os
 import sys
@@ -90,6 +90,24 @@ def extract(
     )
     save(vectors, out, compact=compact)
     print(f"{vectors} -> {out}")
+
+
+@app.command()
+def card(
+    model: Model = "smollm2-135m-instruct",
+    vectors: Annotated[str, typer.Option(help="A vector file; default: shipped, or made now.")] = "",
+    out: Path = Path("out"),
+    seed: int = 0,
+) -> None:
+    """The replication card: each published claim tested on the model; writes OUT/card.html, .md and .json."""
+    from emolab.card import replication_card
+    from emolab.files import load_vectors
+
+    found = replication_card(model, load_vectors(vectors) if vectors else None, seed=seed)
+    page = found.save(out)
+    for claim in found.claims:
+        print(f"{claim.verdict:>28}  {claim.claim}")
+    print(f"\n{found.verdict()} See {page}")
 
 
 @app.command("map")

@@ -19,6 +19,7 @@ _HOME = {
     "Story": "data",
     "Subject": "model",
     "brevity_scope": "widgets.brevity_scope",
+    "concept": "conceive",
     "emotions": "data",
     "export": "files",
     "extract": "extraction",
@@ -32,7 +33,9 @@ _HOME = {
     "read": "activations",
     "senses": "data",
     "steer": "steering",
+    "steering_desk": "widgets.steering_desk",
     "stories": "data",
+    "strength_finder": "experiments.effect",
 }
 __all__ = sorted(_HOME)
 __version__ = "0.1.0"

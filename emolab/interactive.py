@@ -17,7 +17,7 @@ def interactive_map(geometry: Geometry) -> go.Figure:
     """All directions by UMAP; hover for the sense of the word, its cluster, its nearest emotions."""
     points, senses = geometry.points, data.senses()
     hover = [
-        f"<b>{escape(name)}</b><br>{escape(senses.get(name, ''))}<br>cluster {row.cluster + 1}"
+        f"<b>{escape(name)}</b><br>{escape(senses.get(name, ''))}<br>cluster {int(row.cluster) + 1}"
         f"<br>predicted pleasure {row.pleasure:+.2f}, arousal {row.arousal:+.2f}"
         f"<br>nearest: {escape(', '.join(geometry.cosines[name].drop(name).nlargest(5).index))}"
         for name, row in points.iterrows()

@@ -2,7 +2,8 @@
 
 `persistence()` follows each emotion's score through passages that switch it on and off, `carry_over()` through
 one and the same neutral text after an emotional and after a neutral opening. Directions that mean nothing stand beside
-both. The scores come from `tracks.py`, the statistics from `decay.py`; a push from outside is in `pulse.py`.
+both. The scores come from `tracks.py`, what is measured in one passage from `passage.py`, the statistics from
+`decay.py`; a push from outside is in `pulse.py`.
 
 The claim tested is that of Sofroniew et al. (2026, arXiv 2604.07729): representations are local, bound to what is
 happening at a token, not lasting moods. Directions are the probes at the layer that identification chose; no result
@@ -16,8 +17,10 @@ import numpy as np
 import pandas as pd
 
 from emolab import data
+from emolab.claims import Claim
 from emolab.decay import (
     AFTER,
+    LEAST,
     STAY,
     autocorrelation,
     curve_row,
@@ -29,28 +32,17 @@ from emolab.decay import (
     runs,
     share_row,
 )
-from emolab.errors import unknown
+from emolab.errors import EmolabError, unknown
 from emolab.model import Subject
+from emolab.passage import GONE, HELD, Event, Passage, joined
 from emolab.tracks import EMOTION, NULLS, Tracks, first_token, record, upright
 from emolab.vectors import EmotionVectors
 
-GONE, HELD = "as if gone at once", "as if it lasted"
+LOCAL = "An emotion is a matter of the moment: it goes with the event that brought it"
 MARKS = (5, 10, 20, 40)  # tokens after which the share that remains is reported
 
 
 # --- passages that switch an emotion on and off --------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Event:
-    """A stretch of a text in one state: tokens start..end - 1, then `into` another state up to stop - 1."""
-
-    text: int
-    emotion: str
-    start: int
-    end: int
-    stop: int
-    into: str
 
 
 def switching(subject: Subject, emotions: Sequence[str] | None = None) -> tuple[list[str], list[Event]]:
@@ -62,9 +54,7 @@ def switching(subject: Subject, emotions: Sequence[str] | None = None) -> tuple[
         i = 1 if states[0] == "neutral" else 0
         if emotions is not None and states[i] not in emotions:
             continue
-        text = " ".join(parts)
-        borders = [0, *(first_token(subject, text, len(" ".join(parts[:n])) + 1) for n in range(1, len(parts)))]
-        borders.append(len(subject.encode(text)))
+        text, borders = joined(subject, parts)
         events.append(Event(len(texts), states[i], borders[i], borders[i + 1], borders[i + 2], states[i + 1]))
         texts.append(text)
     return texts, events
@@ -98,6 +88,17 @@ class Persistence:
         lives = self.lives[(self.lives.kind == kind) & ((self.lives.into == "neutral") == neutral)]
         return lives if emotion is None else lives[lives.emotion == emotion]
 
+    def passages(self, subject: Subject) -> list[Passage]:
+        """Each event as a passage of its own, with its tokens; the model does not run.
+
+        Raises EmolabError if the events are not those of `data/sets/switching.jsonl` as this model reads them.
+        """
+        texts, events = switching(subject, self.tracks.emotions)
+        if tuple(events) != self.events:
+            raise EmolabError("these events are not those of the switching passages: their texts are not at hand")
+        pieces = [tuple(text[a:b] for a, b in subject.spans(text)) for text in texts]
+        return [Passage(self.tracks, event, pieces[event.text]) for event in events]
+
     def table(self) -> pd.DataFrame:
         """A row for each emotion, all of them, both yardsticks and each null, over events that end in neutral text.
 
@@ -112,6 +113,36 @@ class Persistence:
             rows["all, into another emotion"] = self._row(other)
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("direction")
 
+    def claims(self, seed: int = 0) -> tuple[Claim, ...]:
+        """That an emotion is gone soon after its event, against the yardstick 'as if it lasted'."""
+        place = slice(10, 30)
+        shares = {}
+        for kind in (EMOTION, HELD):
+            rows = self.rows(kind)
+            curves = self.afters[rows.index]
+            rows = rows[rows.rose & ~np.isnan(curves[:, place]).all(1)]
+            if not len(rows):
+                return (Claim(LOCAL, "reading", "", "", reason="no emotion rises within the passages"),)
+            shares[kind] = share_row(self.afters[rows.index], rows.level.to_numpy(), place, seed)
+        (left, low, high), (_, held_low, _) = shares[EMOTION], shares[HELD]
+        return (
+            Claim(
+                claim=LOCAL,
+                part="reading",
+                source="paper sections 3.3 and 3.4, Table 5; there a negative result for lasting states",
+                statistic="share of the event's score that is gone 11 to 30 tokens after it; no effect: half",
+                value=1 - left,
+                low=1 - high,
+                high=1 - low,
+                chance=0.5,
+                null=1 - held_low,
+                null_name="the same emotions as if they lasted",
+                n=len(self.rows()),
+                of="passages",
+                paper="described, not measured",
+            ),
+        )
+
     def _row(self, rows: pd.DataFrame, emotion: str | None = None) -> dict[str, float]:
         found = {"before": rows.before.mean(), "within": rows.level.mean(), "after": rows.after.mean()}
         found |= life_row(rows) | _of_mean(rows, self.afters)
@@ -121,11 +152,11 @@ class Persistence:
         """Event-locked means, share still above half, half-lives by emotion, autocorrelation; one emotion or all."""
         from emolab.plots import persistence_figure
 
-        return persistence_figure(self, self._known(emotion))
+        return persistence_figure(self, _known(emotion, self.tracks.emotions))
 
     def verdict(self, emotion: str | None = None) -> str:
         """The answer in plain words, for one emotion or for all. Raises EmolabError for one that was not asked for."""
-        rows = {kind: self.rows(kind, self._known(emotion)) for kind in (EMOTION, GONE, HELD, *NULLS)}
+        rows = {kind: self.rows(kind, _known(emotion, self.tracks.emotions)) for kind in (EMOTION, GONE, HELD, *NULLS)}
         found = {kind: life_row(lives) for kind, lives in rows.items()}
         own, mean = found[EMOTION], _of_mean(rows[EMOTION], self.afters)
         nulls = "; ".join(
@@ -143,11 +174,6 @@ class Persistence:
             f"mean nothing, {nulls}."
         )
 
-    def _known(self, emotion: str | None) -> str | None:
-        if emotion is not None and emotion not in self.tracks.emotions:
-            raise unknown("emotion", emotion, self.tracks.emotions)
-        return emotion
-
 
 def persistence(
     subject: Subject,
@@ -160,7 +186,7 @@ def persistence(
 
     Parameters
     ----------
-    emotions : of the 12 of the switching passages; default all.
+    emotions : of the 12 of the switching passages; default all that the vectors have.
     seeds : directions of each null for each emotion.
     stay : tokens in a row below half that make an end.
 
@@ -169,7 +195,7 @@ def persistence(
 
     Method: the locality claim of Sofroniew et al. (2026); half-lives with censoring by Kaplan & Meier (1958).
     """
-    emotions = _asked(emotions, (state for row in data.prompts("switching") for state in _states(row)))
+    emotions = _asked(emotions, followed("switching"), vectors)
     texts, events = switching(subject, emotions)
     return measure(record(subject, vectors, texts, emotions, seeds), events, stay)
 
@@ -179,28 +205,17 @@ def measure(tracks: Tracks, events: Sequence[Event], stay: int = STAY) -> Persis
     lives, afters, windows, above = [], [], {"onset": [], "offset": []}, []
     pieces: dict[str, list[np.ndarray]] = {"text": [], "segment": []}
 
-    def add(event: Event, kind: str, after: np.ndarray, level: float, before: float) -> None:
-        same = {"emotion": event.emotion, "into": event.into, "kind": kind, "before": before, "after": after.mean()}
-        lives.append(same | life(after, level, stay))
-        afters.append(event_locked(after, 0, 0, AFTER))
-
     for event in events:
-        track = tracks.scores[event.text][:, :, tracks.emotions.index(event.emotion)].astype(float)
-        level = track[max(event.start, 1) : event.end].mean(0)  # [variant]; token 0 is unlike all others
-        turn = upright(tracks.kinds, level)
-        track, level = track * turn, level * turn
-        opening, within, after = np.split(track[1 : event.stop], [max(event.start - 1, 0), event.end - 1])
-        before = opening.mean(0) if len(opening) else np.full(len(level), np.nan)
-        for i, kind in enumerate(tracks.kinds):
-            add(event, kind, after[:, i], level[i], before[i])
-            above += [(where, kind, runs(part[:, i]), part[:, i]) for where, part in
-                      (("within", within), ("after", after))]  # fmt: skip
-        if len(opening):
-            add(event, GONE, opening[:, 0], level[0], before[0])
-            add(event, HELD, within[:, 0], level[0], before[0])
+        passage = Passage(tracks, event)
+        rows, curves = passage.lives(stay)
+        lives += rows
+        afters += curves
+        opening, within, after = passage.parts
+        above += [(where, kind, runs(part[:, i]), part[:, i]) for i, kind in enumerate(tracks.kinds)
+                  for where, part in (("within", within), ("after", after))]  # fmt: skip
         for border, place in (("onset", event.start), ("offset", event.end)):
-            windows[border].append(event_locked(track[1:], place - 1))
-        pieces["text"].append(track[1:])
+            windows[border].append(event_locked(passage.scores[1:], place - 1))
+        pieces["text"].append(passage.scores[1:])
         pieces["segment"] += [piece for piece in (opening, within, after) if len(piece)]
     return Persistence(
         tracks,
@@ -213,18 +228,33 @@ def measure(tracks: Tracks, events: Sequence[Event], stay: int = STAY) -> Persis
     )
 
 
-def _states(row: dict) -> list[str]:
-    """The states of a switching passage that aren't neutral, of which the first is followed."""
-    return [segment["state"] for segment in row["segments"] if segment["state"] != "neutral"]
+def followed(design: str) -> list[str]:
+    """The emotions of the texts of a design, 'switching' or 'continuations'."""
+    rows = data.prompts(design)
+    if design == "continuations":
+        return list(dict.fromkeys(row["emotion"] for row in rows))
+    states = (segment["state"] for row in rows for segment in row["segments"])
+    return list(dict.fromkeys(state for state in states if state != "neutral"))
 
 
-def _asked(emotions: Sequence[str] | str | None, known) -> list[str]:
-    known = list(dict.fromkeys(known))
-    emotions = known if emotions is None else [emotions] if isinstance(emotions, str) else list(emotions)
+def _asked(emotions: Sequence[str] | str | None, known: Sequence[str], vectors: EmotionVectors) -> list[str]:
+    """The emotions to follow. Raises EmolabError for one without texts, or if the vectors have none that has."""
+    if emotions is None:
+        if found := [name for name in known if name in vectors.emotions]:
+            return found
+        raise EmolabError(f"the vectors have none of the emotions with texts of this kind: {', '.join(known)}")
+    emotions = [emotions] if isinstance(emotions, str) else list(emotions)
     for name in emotions:
         if name not in known:
             raise unknown("emotion with texts of this kind", name, known)
     return emotions
+
+
+def _known(emotion: str | None, known: Sequence[str]) -> str | None:
+    """The emotion, or None for all. Raises EmolabError for one that was not asked for."""
+    if emotion is not None and emotion not in known:
+        raise unknown("emotion", emotion, known)
+    return emotion
 
 
 def _of_mean(rows: pd.DataFrame, afters: np.ndarray) -> dict[str, float]:
@@ -297,21 +327,30 @@ class CarryOver:
             found |= dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
         return found
 
-    def figure(self):
-        """The paired difference along the continuation, and the share that is left."""
+    def kinds(self, emotion: str | None = None) -> pd.DataFrame:
+        """The columns of `table()`, a row for the emotion (one or all) and each of its nulls."""
+        rows = {kind: self.rows(kind, _known(emotion, self.emotions)) for kind in (EMOTION, *NULLS)}
+        return pd.DataFrame.from_dict({kind: self._row(row) for kind, row in rows.items() if len(row)}, orient="index")
+
+    def figure(self, emotion: str | None = None):
+        """The paired difference along the continuation, and the share that is left; one emotion or all."""
         from emolab.plots import carry_over_figure
 
-        return carry_over_figure(self)
+        return carry_over_figure(self, _known(emotion, self.emotions))
 
-    def verdict(self) -> str:
-        """The answer in plain words."""
-        own = self._row(self.rows())
-        null = {kind: share_row(self.afters[rows.index], rows.level.to_numpy(), slice(20, AFTER))[0]
-                for kind in NULLS if len(rows := self.rows(kind))}  # fmt: skip
+    def verdict(self, emotion: str | None = None) -> str:
+        """The answer in plain words, for one emotion or for all. Raises EmolabError for one that was not asked for."""
+        table = self.kinds(emotion)
+        own, null = table.loc[EMOTION], table.rest.drop(EMOTION)
+        said = (
+            f"In {self.model} (layer {self.layer}) an emotional opening{f' ({emotion})' if emotion else ''} stands "
+            f"{own['level']:.2f} sd above its neutral twin (mean of {len(self.rows(emotion=emotion))} pairs)"
+        )
+        if not own["rose"]:
+            return f"{said}: less than {LEAST:g} sd in every pair, too little to follow what is left of it."
         stays = "a remainder that is not zero" if own["rest_low"] > 0 else "nothing that can be told from zero"
         return (
-            f"In {self.model} (layer {self.layer}) an emotional opening stands {own['level']:.2f} sd above its neutral "
-            f"twin. In the same neutral text after both, the mean difference falls to half within "
+            f"{said}. In the same neutral text after both, the mean difference falls to half within "
             f"{in_tokens(own['of_mean'])} (95 % {number(own['of_mean_low'])} to {number(own['of_mean_high'])}); "
             f"{own['left_5']:.0%} of it is left around token 5, {own['left_20']:.0%} around token 20, and from 21 "
             f"to {AFTER} {own['rest']:.0%} (95 % {own['rest_low']:.0%} to {own['rest_high']:.0%}): {stays}. Directions "
@@ -329,7 +368,7 @@ def carry_over(
     errors as in `persistence()`.
     """
     pairs = data.prompts("continuations")
-    emotions = _asked(emotions, (pair["emotion"] for pair in pairs))
+    emotions = _asked(emotions, followed("continuations"), vectors)
     pairs = [pair for pair in pairs if pair["emotion"] in emotions]
     texts = [f"{pair[side]} {pair['continuation']}" for pair in pairs for side in ("emotional", "neutral")]
     starts = [first_token(subject, text, len(text) - len(pairs[i // 2]["continuation"]))

@@ -9,6 +9,7 @@ import pandas as pd
 import textalloc
 from matplotlib.figure import Figure
 
+from emolab.decay import AFTER, BEFORE, kaplan_meier, mean_with_band, smooth
 from emolab.geometry import Geometry
 from emolab.quality import TEXTS, WORDS, Quality
 
@@ -95,6 +96,7 @@ def norm_scatter(geometry: Geometry) -> Figure:
         x, y = norms.loc[shared, name], geometry.points.loc[shared, name]
         axes.axline((0, 0), slope=1, color="#cccccc", zorder=0)
         axes.scatter(x, y, s=22, color="#0072b2", zorder=3)
+        axes.margins(0.1)  # room for the labels at the edges
         _spread_labels(axes, x, y, shared, size=7)
         axes.set(xlabel=f"human {name} (-1 to 1)", ylabel=f"predicted {name}, word left out")
         axes.set_title(f"{name}: r = {row.cv_r:.2f} (95 % {row.cv_low:.2f} to {row.cv_high:.2f})")
@@ -127,11 +129,13 @@ def quality_figure(quality: Quality) -> Figure:
         x = np.array([texts.index(name) for name in here]) + (i - 1) * 0.27
         error = [rows.top1 - rows.low, rows.high - rows.top1]
         right.bar(x, rows.top1, 0.25, yerr=error, color=METRIC_COLOURS[scorer], label=scorer, capsize=3)
-    right.axhline(quality.nulls["max"].max(), color="black", ls=":", label="best null")
+    null = quality.nulls["max"].max()
+    right.axhline(null, color="black", ls=":", label=f"best null: {null:.1%}")
     right.set_xticks(range(len(texts)), texts)
     right.set(
-        ylabel="true emotion first (share of texts)", ylim=(0, 1.02), title=f"At layer {quality.layer}, 95 % intervals"
-    )
+        xlabel="held-out texts", ylabel="true emotion first (share of texts)", ylim=(0, 1.02),
+        title=f"At layer {quality.layer}, 95 % intervals",
+    )  # fmt: skip
     right.legend(frameon=False, loc="upper left")
     return _finished(figure)
 
@@ -186,8 +190,6 @@ KIND_STYLES = {  # Okabe-Ito colours, with line styles that tell them apart with
 
 def persistence_figure(found, emotion: str | None = None) -> Figure:
     """A `persistence.Persistence`: means around the borders, share above half, half-lives, autocorrelation."""
-    from emolab.decay import AFTER, BEFORE
-
     figure, ((onset, offset), (share, table)) = plt.subplots(2, 2, figsize=(14, 9.5), layout="constrained")
     picked = [i for i, event in enumerate(found.events) if event.into == "neutral" and emotion in (None, event.emotion)]
     tokens = np.arange(-BEFORE, AFTER)
@@ -209,7 +211,7 @@ def persistence_figure(found, emotion: str | None = None) -> Figure:
     share.set(xlabel="tokens after the event", ylabel="share of events", ylim=(0, 1.02), xlim=(0, AFTER))
     share.set_title("Not yet fallen to half for good (Kaplan-Meier)")
     share.legend(frameon=False, fontsize=9)
-    _half_lives(table, found.table(), list(found.tracks.emotions), AFTER)
+    _half_lives(table, found.table(), list(found.tracks.emotions))
     return _finished(figure)
 
 
@@ -227,20 +229,45 @@ def correlation_figure(found) -> Figure:
     return _finished(figure)
 
 
-def carry_over_figure(found) -> Figure:
+def passage_figure(passage) -> Figure:
+    """A `passage.Passage`: the score token by token, the event, half of its level, and where it has fallen to that."""
+    event, level, fallen = passage.event, passage.level[0], passage.fallen
+    tokens, first = np.arange(1, event.stop), max(event.start, 1)
+    smoothed = np.stack([smooth(track) for track in passage.scores[1 : event.stop].T])  # [variant, token]
+    null = smoothed[[kind == "random, matched variance" for kind in passage.tracks.kinds]]
+    colour, grey = KIND_STYLES["emotion"][0], "#999999"
+    figure, axes = plt.subplots(figsize=(13, 4.2), layout="constrained")
+    axes.axvspan(first - 0.5, event.end - 0.5, color="#eeeeee", label="the event")
+    axes.fill_between(tokens, null.min(0), null.max(0), color=KIND_STYLES["random, matched variance"][0], alpha=0.2,
+                      lw=0, label=f"range of {len(null)} directions that mean nothing")  # fmt: skip
+    axes.plot(tokens, passage.scores[1 : event.stop, 0], color=colour, lw=0.7, alpha=0.5)
+    axes.plot(tokens, smoothed[0], color=colour, lw=2, label=f"{event.emotion} (thick: smoothed over five tokens)")
+    axes.hlines(level, first - 0.5, event.end - 0.5, color="#009e73", ls="--", label=f"mean of the event: {level:.2f}")
+    if level > 0:
+        axes.hlines(level / 2, event.end - 0.5, event.stop, color="black", ls=":", label=f"half of it: {level / 2:.2f}")
+    if fallen is not None:
+        count = fallen - event.end + 1
+        axes.plot(fallen, level / 2, "v", color="black", ms=9, label=f"half-life: {count} token{'s' * (count != 1)}")
+    axes.axhline(0, color=grey, lw=0.8)
+    axes.set(xlabel="token", ylabel="score (sd of neutral tokens)", title=f"{event.emotion} in one passage")
+    figure.legend(frameon=False, loc="outside lower center", ncols=3)
+    return _finished(figure)
+
+
+def carry_over_figure(found, emotion: str | None = None) -> Figure:
     """A `persistence.CarryOver`: the paired difference along the same neutral text, and what share is left."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(14, 4.8), layout="constrained")
     tokens = np.arange(1, found.afters.shape[1] + 1)
-    rows = found.rows()
+    rows = found.rows(emotion=emotion)
     _band(left, tokens, found.afters[rows.index], "emotion")
     left.axhline(rows.level.mean(), color="#0072b2", ls=":", label="difference of the openings")
     left.axhline(0, color="#999999", lw=0.8)
     left.set(xlabel="tokens into the same neutral text", ylabel="emotional - neutral opening (sd of neutral tokens)")
-    left.set_title(f"What the opening leaves: mean of {len(rows)} pairs, 95 % band")
+    left.set_title(f"What the opening leaves of {emotion or 'the emotion'}: mean of {len(rows)} pairs, 95 % band")
     left.legend(frameon=False)
-    table, marks = found.table(), (5, 10, 20, 40)
-    for shift, kind in enumerate(name for name in KIND_STYLES if name in table.index or name == "emotion"):
-        row, colour = table.loc["all" if kind == "emotion" else kind], KIND_STYLES[kind][0]
+    table, marks = found.kinds(emotion), (5, 10, 20, 40)
+    for shift, kind in enumerate(name for name in KIND_STYLES if name in table.index):
+        row, colour = table.loc[kind], KIND_STYLES[kind][0]
         share = np.array([[row[f"left_{mark}{end}"] for mark in marks] for end in ("", "_low", "_high")])
         error = [share[0] - share[1], share[2] - share[0]]
         places = np.arange(4) + 0.15 * (shift - 1.5)
@@ -253,21 +280,22 @@ def carry_over_figure(found) -> Figure:
     return _finished(figure)
 
 
-def pulse_figure(found) -> Figure:
+def pulse_figure(found, emotion: str | None = None) -> Figure:
     """A `pulse.Pulse`: change of the score after a push, by reading layer, and beside random pushes."""
+    effects = found.of(emotion)
     figure, (left, right) = plt.subplots(1, 2, figsize=(14, 4.8), layout="constrained", sharey=True)
     tokens = np.arange(1, found.afters.shape[1] + 1)
-    layers = list(dict.fromkeys(found.effects.layer))
+    layers = list(dict.fromkeys(effects.layer))
     for i, layer in enumerate(layers):
-        rows = found.effects[(found.effects.layer == layer) & (found.effects.kind == "emotion")]
+        rows = effects[(effects.layer == layer) & (effects.kind == "emotion")]
         colour = plt.get_cmap("viridis")(0.9 * i / max(len(layers) - 1, 1))
         left.plot(
             tokens, found.afters[rows.index].mean(0), color=colour, label=f"{layer} (push: {rows.level.mean():.1f})"
         )
     left.legend(frameon=False, title="read at layer (sd during the push)")
-    left.set_title(f"After a push of five tokens at layer {found.layer}")
-    for kind in dict.fromkeys(found.effects.kind):
-        rows = found.effects[(found.effects.layer == layers[-1]) & (found.effects.kind == kind)]
+    left.set_title(f"After a push of five tokens towards {emotion or 'the emotion'} at layer {found.layer}")
+    for kind in dict.fromkeys(effects.kind):
+        rows = effects[(effects.layer == layers[-1]) & (effects.kind == kind)]
         _band(right, tokens, found.afters[rows.index], kind)
     right.legend(frameon=False)
     right.set_title(f"Read at layer {layers[-1]}, beside random pushes of the same length")
@@ -279,8 +307,6 @@ def pulse_figure(found) -> Figure:
 
 def _band(axes, tokens: np.ndarray, windows: np.ndarray, kind: str) -> None:
     """Mean over [event, token] windows with its 95 % band."""
-    from emolab.decay import mean_with_band
-
     colour, style = KIND_STYLES[kind]
     known = ~np.isnan(windows).all(0)
     mean, low, high, _ = mean_with_band(windows[:, known])
@@ -290,8 +316,6 @@ def _band(axes, tokens: np.ndarray, windows: np.ndarray, kind: str) -> None:
 
 def _survival(axes, rows: pd.DataFrame, kind: str) -> None:
     """Kaplan-Meier curve of the events that rose, if any."""
-    from emolab.decay import kaplan_meier
-
     rose = rows[rows.rose]
     if len(rose):
         alive = kaplan_meier(rose.tokens.to_numpy(), rose.reached.to_numpy(bool))
@@ -300,14 +324,14 @@ def _survival(axes, rows: pd.DataFrame, kind: str) -> None:
         axes.step(range(len(alive) + 1), [1, *alive], style, where="post", color=colour, label=label)
 
 
-def _half_lives(axes, table: pd.DataFrame, emotions: list[str], most: int) -> None:
+def _half_lives(axes, table: pd.DataFrame, emotions: list[str]) -> None:
     """Half-life of each emotion with its interval; an arrow where it is not reached."""
     order = table.loc[emotions].sort_values(["half_life", "high"], ascending=False).index
     names = [*[name for name in ("as if it lasted", "as if gone at once") if name in table.index], "all", *order][::-1]
     for y, name in enumerate(names):
         row = table.loc[name]
         colour = KIND_STYLES.get(name, KIND_STYLES["emotion"])[0]
-        low, value, high = (min(x, most) for x in (row.low, row.half_life, row.high))
+        low, value, high = (min(x, AFTER) for x in (row.low, row.half_life, row.high))
         axes.plot([low, high], [y, y], color=colour, lw=2)
         axes.plot(value, y, "D" if name == "all" else ">" if np.isinf(row.half_life) else "o", color=colour)
         if np.isinf(row.high):
@@ -318,6 +342,62 @@ def _half_lives(axes, table: pd.DataFrame, emotions: list[str], most: int) -> No
         [], [], "|", color=KIND_STYLES["random, matched variance"][0], ms=12, mew=2, ls="", label="matched variance"
     )
     axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel="half-life (tokens), 95 % interval; arrow: not reached", xlim=(0, most))
+    axes.set(xlabel="half-life (tokens), 95 % interval; arrow: not reached", xlim=(0, AFTER))
     axes.set_title("By emotion, five events each")
     axes.legend(frameon=False, loc="lower right")
+
+
+# --- a concept of one's own ----------------------------------------------------------------------------------------
+
+
+def concept_figure(found) -> Figure:
+    """A `concepts.Concept`: its place on the map, its nearest emotions, its share beside emotions and non-emotions."""
+    figure = plt.figure(figsize=(16, 8.5), layout="constrained")
+    grid = figure.add_gridspec(2, 2, width_ratios=[1.7, 1])
+    place, near, lies = (figure.add_subplot(grid[cell]) for cell in ((slice(None), 0), (0, 1), (1, 1)))
+    points, nearest = found.map(), found.nearest()
+    rated, own = points.pleasure.notna().all(), points.iloc[-1]
+    span = points.pleasure.abs().quantile(0.95) if rated else None
+    dots = place.scatter(
+        points.x, points.y, c=points.pleasure if rated else "#0072b2", cmap=DIVERGING,
+        vmin=-span if rated else None, vmax=span, s=45, edgecolors="#444444", linewidths=0.5, zorder=3,
+    )  # fmt: skip
+    for name in nearest.index[:5]:
+        place.plot([own.x, points.x[name]], [own.y, points.y[name]], color="#999999", lw=1, zorder=1)
+    place.scatter(own.x, own.y, marker="*", s=520, color="#f0e442", edgecolors="black", zorder=5)
+    _spread_labels(place, points.x, points.y, points.index, size=8)
+    if rated:
+        figure.colorbar(dots, ax=place, shrink=0.5, pad=0.01).set_label("predicted pleasure (human scale, -1 to 1)")
+    place.set(xticks=[], yticks=[], xlabel="UMAP 1 (no unit)", ylabel="UMAP 2 (no unit)")
+    place.set_title(f"'{found.name}' among {len(points) - 1} emotions; lines to the five nearest by cosine")
+    rows = nearest.iloc[::-1]
+    near.errorbar(
+        rows.cosine, range(len(rows)), xerr=[rows.cosine - rows.low, rows.high - rows.cosine], fmt="o", color="#0072b2",
+        capsize=3,
+    )  # fmt: skip
+    near.set_yticks(range(len(rows)), rows.index)
+    near.axvline(0, color="#999999", lw=0.8)
+    near.set(xlabel="cosine", title="Nearest emotions, 95 % over texts")
+    _shares(lies, found)
+    return _finished(figure)
+
+
+def _shares(axes, found) -> None:
+    emotions, controls = found.references
+    standing = found.likeness
+    jitter = np.random.default_rng(0)
+    kinds = (("emotions,\nleft out", emotions, "#0072b2"), ("settings and\nkinds of text", controls, "#d55e00"))
+    for y, (_, values, colour) in enumerate(kinds):
+        axes.scatter(values, y + jitter.uniform(-0.2, 0.2, len(values)), s=16, color=colour, alpha=0.7, linewidths=0)
+    error = [[standing.share - standing.low], [standing.high - standing.share]]
+    axes.errorbar(
+        standing.share, 2, xerr=error, fmt="*", ms=16, color="#f0e442", mec="black", ecolor="black", capsize=4
+    )
+    axes.axvline(standing.floor, color="#0072b2", ls="--", lw=1, label="95 % of emotions lie above")
+    axes.axvline(standing.ceiling, color="#d55e00", ls=":", lw=1.5, label="95 % of non-emotions lie below")
+    axes.set_yticks(range(3), [*(label for label, _, _ in kinds), found.name])
+    axes.set(
+        xlabel="share along the emotions' main directions", title="Does it lie where emotions lie?", xlim=(None, 1)
+    )
+    axes.set_ylim(2.6, -0.5)
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=9)

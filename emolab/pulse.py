@@ -17,7 +17,7 @@ from emolab import data
 from emolab.activations import capture, check_layers, forward
 from emolab.decay import AFTER, curve_row, event_locked, in_tokens, number, share_row
 from emolab.directions import METRICS, unit
-from emolab.errors import EmolabError
+from emolab.errors import EmolabError, unknown
 from emolab.model import Subject
 from emolab.steering import steer
 from emolab.tracks import EMOTION, NULLS, upright
@@ -41,14 +41,15 @@ class Pulse:
     strength: float
     model: str
 
-    def table(self) -> pd.DataFrame:
-        """A row for each reading layer and kind of push: mean change during the pulse [sd], its half-life [tokens] with
-        a 95 % interval (of the mean over texts and emotions), share left at tokens 1, 5, 20 and from token 21 on.
+    def table(self, emotion: str | None = None) -> pd.DataFrame:
+        """A row for each reading layer and kind of push, of one emotion or all: mean change during the pulse [sd], its
+        half-life [tokens] with a 95 % interval (of the mean over texts and emotions), share left at tokens 1, 5, 20
+        and from token 21 on.
 
         The bootstrap draws rows of `effects` as if they were independent; those of one text or one random push are
         not quite, so take the intervals as a lower bound."""
         rows = {}
-        for (layer, kind), found in self.effects.groupby(["layer", "kind"], sort=False):
+        for (layer, kind), found in self.of(emotion).groupby(["layer", "kind"], sort=False):
             after, levels = self.afters[found.index], found.level.to_numpy()
             row = {"level": levels.mean()} | curve_row(after, levels)
             places = {"left_1": slice(0, 1), "left_5": slice(2, 7), "left_20": slice(17, 22), "rest": slice(20, AFTER)}
@@ -57,21 +58,28 @@ class Pulse:
             rows[layer, kind] = row
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["layer", "push"])
 
-    def figure(self):
-        """The change over the tokens after the pulse, by reading layer, beside random pushes."""
+    def of(self, emotion: str | None = None) -> pd.DataFrame:
+        """The rows of `effects` of one emotion, or all. Raises EmolabError for one that was not asked for."""
+        known = list(self.effects.emotion.unique())
+        if emotion is not None and emotion not in known:
+            raise unknown("emotion", emotion, known)
+        return self.effects if emotion is None else self.effects[self.effects.emotion == emotion]
+
+    def figure(self, emotion: str | None = None):
+        """The change over the tokens after the pulse, by reading layer, beside random pushes; one emotion or all."""
         from emolab.plots import pulse_figure
 
-        return pulse_figure(self)
+        return pulse_figure(self, emotion)
 
-    def verdict(self) -> str:
-        """The answer in plain words, at the deepest layer read."""
-        table = self.table()
+    def verdict(self, emotion: str | None = None) -> str:
+        """The answer in plain words, for one emotion or for all, at the deepest layer read."""
+        table = self.table(emotion)
         deepest = table.index.get_level_values("layer").max()
         own, null = table.loc[deepest, EMOTION], table.loc[deepest].loc[list(NULLS[:2])]
         return (
             f"In {self.model} a push of {LONG} tokens at layer {self.layer} ({self.strength:g} of the residual norm) "
-            f"raises the emotion's score at layer {deepest} by {own.level:.1f} sd while it lasts (random pushes: "
-            f"{' and '.join(f'{level:.1f}' for level in null.level)}). The change falls to half within "
+            f"raises the score of {emotion or 'the emotion'} at layer {deepest} by {own.level:.1f} sd while it lasts "
+            f"(random pushes: {' and '.join(f'{level:.1f}' for level in null.level)}). The change falls to half within "
             f"{in_tokens(own.of_mean)} (95 % {number(own.of_mean_low)} to {number(own.of_mean_high)}); "
             f"{own.left_5:.0%} of it is left around token 5 and {own.rest:.1%} (95 % {own.rest_low:.1%} to "
             f"{own.rest_high:.1%}) from token 21 to {AFTER}; after random pushes "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
 import numpy as np
@@ -133,9 +133,7 @@ def readout(subject: Subject, vectors: EmotionVectors, text: str | list[dict]) -
     hidden = read(subject, text, vectors.layers)
     spans = subject.spans(text)
     found = Readout(text, tuple(text[a:b] for a, b in spans), spans, (), hidden, vectors)
-    if messages is None:
-        return found
-    return Readout(found.text, found.tokens, spans, _turns(found, messages), hidden, vectors)
+    return found if messages is None else replace(found, turns=_turns(found, messages))
 
 
 def check_chat(messages: list[dict]) -> list[dict]:

@@ -121,6 +121,23 @@ def tiny_vectors(tiny, tmp_path_factory) -> el.EmotionVectors:
 
 
 @pytest.fixture(scope="session")
+def long_tiny() -> el.Subject:
+    """A tiny model with room for whole passages."""
+    return el.load((tiny_model(max_position_embeddings=512), tiny_tokenizer()))
+
+
+@pytest.fixture(scope="session")
+def long_vectors(long_tiny, tmp_path_factory) -> el.EmotionVectors:
+    """Its vectors, of three emotions that have passages."""
+    stories = [
+        el.Story(emotion, tiny_text(i), f"p{i // 3}") for i, emotion in enumerate(("afraid", "calm", "angry") * 4)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMOLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return el.extract(long_tiny, stories, held_out=el.HeldOut(), neutral=NEUTRAL, progress=False)
+
+
+@pytest.fixture(scope="session")
 def subject() -> el.Subject:
     """The embedded model."""
     return el.load()

@@ -1,4 +1,6 @@
-"""Notebook 04 in a real JupyterLab, in headless Chromium: the prompt lab does what a reader asks of it.
+"""Widgets in a real JupyterLab, in headless Chromium: they do what a reader asks of them.
+
+The prompt lab is that of notebook 04, the brevity scope stands in a small notebook of its own.
 
 Skips, and says why, where Chromium or playwright is missing. Screenshots go to $EMOLAB_SCREENSHOTS, if that is set.
 """
@@ -16,7 +18,9 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 pytest.importorskip("jupyterlab", reason="jupyterlab is not installed")
@@ -25,6 +29,13 @@ if CHROMIUM is None:
     pytest.skip("Chromium is not installed: apt install chromium", allow_module_level=True)
 
 NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "04_prompt_lab.ipynb"
+SCOPE = """
+import emolab as el
+from emolab.persistence import persistence
+
+subject, vectors = el.load(), el.load_vectors(el.DEFAULT)
+el.brevity_scope(subject, vectors, persistence(subject, vectors, ["afraid", "calm"], seeds=2))
+"""
 QUIET = [
     "--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--no-first-run", "--disable-default-apps", "--disable-domain-reliability",
@@ -40,6 +51,8 @@ def address(tmp_path_factory):
     """The address of notebook 04 in a JupyterLab that this test has started."""
     root, home = tmp_path_factory.mktemp("lab"), tmp_path_factory.mktemp("jupyter")
     shutil.copy(NOTEBOOK, root)
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}}
+    nbformat.write(new_notebook(cells=[new_code_cell(SCOPE)], metadata=kernel), root / "scope.ipynb")
     settings = {
         "labconfig/page_config.json": {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}},
         "lab/user-settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {
@@ -88,22 +101,25 @@ def page(address):
     with playwright.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         page = browser.new_page(viewport={"width": 1400, "height": 1500})
-        page.asked, page.said = [], []
-        page.on("request", lambda request: page.asked.append(request.url))
-        page.on("websocket", lambda socket: page.asked.append(socket.url))
-        page.on("console", lambda message: message.type == "error" and page.said.append(message.text))
-        page.on("pageerror", lambda error: page.said.append(str(error)))
-        page.add_locator_handler(page.locator(".jp-Dialog .jp-mod-accept"), lambda accept: accept.click())
-        page.goto(address)
-        page.locator(IDLE).wait_for(timeout=60_000)
-        page.get_by_text("(ipykernel) | Idle").wait_for(timeout=60_000)
+        opened(page, address)
         yield page
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def lab(page):
-    """The first prompt lab of the notebook, after Run All."""
+def opened(page, address: str) -> None:
+    """Open a notebook and wait for its kernel, with an ear on what the page asks for and complains of."""
+    page.asked, page.said = [], []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.on("websocket", lambda socket: page.asked.append(socket.url))
+    page.on("console", lambda message: message.type == "error" and page.said.append(message.text))
+    page.on("pageerror", lambda error: page.said.append(str(error)))
+    page.add_locator_handler(page.locator(".jp-Dialog .jp-mod-accept"), lambda accept: accept.click())
+    page.goto(address)
+    page.locator(IDLE).wait_for(timeout=60_000)
+    page.get_by_text("(ipykernel) | Idle").wait_for(timeout=60_000)
+
+
+def run_all(page) -> None:
     for _ in range(5):  # what is asked of a kernel that is still connecting gets lost
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
@@ -111,6 +127,23 @@ def lab(page):
         if page.evaluate(RUNNING):
             break
     page.wait_for_function(f"!({RUNNING})", timeout=120_000)
+
+
+def set_theme(page, theme: str) -> None:
+    for item in ("Settings", "Theme", f"JupyterLab {theme}"):
+        page.locator(".lm-MenuBar-itemLabel, .lm-Menu-itemLabel").get_by_text(item, exact=True).click()
+    page.wait_for_function(f"document.body.dataset.jpThemeName === 'JupyterLab {theme}'")
+    page.wait_for_timeout(500)
+
+
+def local(urls: list[str]) -> bool:
+    return all(re.match(r"(https?|wss?)://127\.0\.0\.1:|data:|blob:", url) for url in urls)
+
+
+@pytest.fixture(scope="module")
+def lab(page):
+    """The first prompt lab of the notebook, after Run All."""
+    run_all(page)
     page.locator(".emolab-lab").first.wait_for(timeout=20_000)
     lab = page.locator(".emolab-lab").first
     lab.scroll_into_view_if_needed()
@@ -265,15 +298,50 @@ def test_light_and_dark(page, lab):
     answered(lab)
     seen = {}
     for theme in ("Light", "Dark"):
-        for item in ("Settings", "Theme", f"JupyterLab {theme}"):
-            page.locator(".lm-MenuBar-itemLabel, .lm-Menu-itemLabel").get_by_text(item, exact=True).click()
-        page.wait_for_function(f"document.body.dataset.jpThemeName === 'JupyterLab {theme}'")
-        page.wait_for_timeout(500)
+        set_theme(page, theme)
         picture(page, lab, theme.lower())
         seen[theme] = lab.evaluate("node => getComputedStyle(node).color")
     assert seen["Light"] != seen["Dark"]
 
 
 def test_no_complaint_and_no_request_beyond_this_machine(page, lab):
-    assert not [url for url in page.asked if not re.match(r"(https?|wss?)://127\.0\.0\.1:|data:|blob:", url)]
+    assert local(page.asked)
     assert page.said == []
+
+
+def test_the_brevity_scope(page, address):
+    """Another emotion, another view, a text of one's own: each answer differs, and what is typed never runs."""
+    other = page.context.browser.new_page(viewport={"width": 1400, "height": 1500})
+    opened(other, address.replace(NOTEBOOK.name, "scope.ipynb"))
+    run_all(other)
+    scope = other.locator(".jp-OutputArea-output .widget-vbox").first
+    figure = scope.get_by_role("img")
+    expect(scope).to_contain_text("an emotion rises in")
+    first = figure.get_attribute("src")
+    scope.get_by_label("Emotion", exact=True).select_option("calm")
+    expect(scope).to_contain_text("calm rises in")
+    assert figure.get_attribute("src") != first
+    scope.get_by_label("Show", exact=True).select_option("One passage")
+    expect(scope).to_contain_text("calm averages")
+    first = scope.text_content()
+    scope.get_by_label("Passage", exact=True).select_option(index=1)
+    expect(scope).not_to_have_text(first)
+    scope.get_by_label("Show", exact=True).select_option("Your own text")
+    expect(scope).to_contain_text("Nora")
+    area = scope.get_by_label("Your text", exact=True)
+    area.fill("No mark is in this text.")
+    scope.get_by_role("button", name="Read it").click()
+    expect(scope.get_by_role("alert")).to_contain_text("no marks |")
+    area.fill(
+        "The bus came and she got on at once. | <script>window.ran=1</script> She <i>shook</i> with fear. | She sat by "
+        "the window and the bus went on along the river."
+    )
+    area.press("Tab")
+    expect(scope).to_contain_text("<script>window.ran=1</script>")
+    expect(figure).to_be_visible()
+    for theme in ("Light", "Dark"):
+        set_theme(other, theme)
+        picture(other, scope, f"scope_{theme.lower()}")
+    assert other.evaluate("window.ran === undefined") and scope.locator("script, i").count() == 0
+    assert local(other.asked) and other.said == []
+    other.close()

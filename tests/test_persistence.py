@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import NEUTRAL, tiny_model, tiny_subject, tiny_text, tiny_tokenizer
+from conftest import tiny_subject
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
@@ -168,22 +168,6 @@ def test_nulls_have_no_right_way_round():
 # --- with a tiny model ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def long_tiny():
-    """A tiny model with room for whole passages."""
-    return el.load((tiny_model(max_position_embeddings=512), tiny_tokenizer()))
-
-
-@pytest.fixture(scope="module")
-def long_vectors(long_tiny, tmp_path_factory):
-    stories = [
-        el.Story(emotion, tiny_text(i), f"p{i // 3}") for i, emotion in enumerate(("afraid", "calm", "angry") * 4)
-    ]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EMOLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return el.extract(long_tiny, stories, held_out=el.HeldOut(), neutral=NEUTRAL, progress=False)
-
-
 def test_scores_are_those_of_a_readout(long_tiny, long_vectors):
     texts, events = switching(long_tiny, ["afraid"])
     tracks = record(long_tiny, long_vectors, texts[:3], ["calm", "afraid"], seeds=2)
@@ -256,3 +240,19 @@ def test_the_emotional_segment_stands_out(subject, shipped):
         means.append([score[1 : event.start].mean(), score[event.start : event.end].mean(), score[event.end :].mean()])
     before, within, after = np.array(means).T
     assert ((within > before) & (within > after)).mean() > 0.9
+
+
+def test_the_claim_tells_a_moment_from_a_mood():
+    """Planted tracks: what goes with its event replicates, what stays does not."""
+    rng = np.random.default_rng(0)
+    events = [Event(i, "afraid", 20, 50, 100, "neutral") for i in range(20)]
+
+    def claim(after: float):
+        levels = np.repeat([0.0, 2.0, 2.0 * after], [20, 30, 50])[:, None, None]
+        kinds = (EMOTION, *NULLS)
+        own = np.concatenate([levels, np.zeros((100, 3, 1))], axis=1)  # [token, variant, emotion]
+        scores = tuple(own + rng.normal(0, 1, own.shape) for _ in events)
+        return measure(Tracks(("afraid",), kinds, scores, 3, "planted"), events).claims()[0]
+
+    assert claim(0.0).verdict == "replicates" and claim(1.0).verdict == "does not replicate"
+    assert claim(0.25).value == pytest.approx(0.75, abs=0.1)

@@ -168,6 +168,11 @@ def visible(text: str) -> str:
     return "".join(_sign(character) for character in text)
 
 
+def sound(text: str) -> str:
+    """The text with halves of characters, which no tokenizer takes, replaced."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def _sign(character: str) -> str:
     if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs"):
         return character

@@ -3,76 +3,11 @@
 // answers with the number of the edit it has seen, and while the two differ the lab says that it computes.
 
 const DELAY = 150;
-const SILENCE = 20000; // after so long without an answer the kernel may be gone
-const LINES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#808080"];
 const DASHES = ["", "7 3", "2 3", "9 3 2 3"];
 const MODES = { one: "One prompt", compare: "Compare two", sweep: "Sweep a number" };
 const ROLES = ["system", "user", "assistant"];
 
-// --- small tools -----------------------------------------------------------------------------------------------
-
-function make(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name === "class") node.className = value;
-    else if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (name in node && typeof value !== "string") node[name] = value;
-    else node.setAttribute(name, value);
-  }
-  // else JupyterLab takes Enter and the arrow keys for its own: it asks the focused element itself
-  if (node.tabIndex >= 0 || "tabIndex" in attributes) node.setAttribute("data-lm-suppress-shortcuts", "true");
-  node.append(...children);
-  return node;
-}
-
-function svg(tag, attributes = {}, text = "") {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  if (text) node.textContent = text;
-  return node;
-}
-
-const signed = (value) => (value > 0 ? "+" : "") + value.toFixed(2);
-const bytes = (view, Kind) => new Kind(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
-
-function colour(value, scale) {
-  if (!Number.isFinite(value)) return "transparent";
-  const strength = Math.min(Math.abs(value) / scale, 1) * 0.75;
-  return value > 0 ? `rgba(178,24,43,${strength})` : `rgba(33,102,172,${strength})`;
-}
-
 // --- the figures -----------------------------------------------------------------------------------------------
-
-// Tokens as coloured spans. One of them is in the tab order; the arrow keys walk along.
-function strip(label, tokens, roles, value, tell, scale, shared = () => true) {
-  const box = make("div", { class: "strip", role: "list", "aria-label": label });
-  const spans = [];
-  tokens.forEach((token, i) => {
-    if (roles[i] && roles[i] !== roles[i - 1]) {
-      box.append(make("span", { class: "role", role: "listitem" }, roles[i]));
-    }
-    const span = make("span", { class: shared(i) ? "token" : "token absent", role: "listitem", tabIndex: i ? -1 : 0 });
-    span.textContent = token;
-    span.style.background = colour(value(i), scale);
-    const said = `${token.trim() || "blank"}: ${tell(i)}`;
-    span.setAttribute("aria-label", said);
-    span.title = said;
-    span.dataset.number = i;
-    spans.push(span);
-    box.append(span);
-  });
-  box.addEventListener("keydown", (event) => {
-    const step = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity }[event.key];
-    const here = spans.indexOf(event.target);
-    if (step === undefined || here < 0) return;
-    event.preventDefault();
-    const next = spans[Math.max(0, Math.min(spans.length - 1, here + step))];
-    event.target.tabIndex = -1;
-    next.tabIndex = 0;
-    next.focus();
-  });
-  return box;
-}
 
 // Lines of scores [place, emotion] over places; `labels` stand below, `range` is [low, high].
 function chart(label, emotions, places, score, labels, range) {
@@ -182,7 +117,7 @@ function drawDifference(gap, view, shown) {
   const value = (i) => gap.scores[i * n + shown];
   const tell = (i) => (Number.isFinite(value(i)) ? `A - B ${signed(value(i))}` : "in one prompt only");
   return make("section", { "aria-label": "Difference" }, make("h4", {}, `A - B: ${view.emotions[shown]}, on shared tokens`),
-    strip("Difference A - B at each token", gap.tokens, [], value, tell, view.scale, (i) => Number.isFinite(value(i))));
+    strip("Difference A - B at each token", gap.tokens, [], value, tell, view.scale, (i) => (Number.isFinite(value(i)) ? "" : "absent")));
 }
 
 function drawSweep(sweep, view) {
@@ -231,7 +166,6 @@ function render({ model, el }) {
   const now = (name) => (name in waiting ? waiting[name] : model.get(name));
 
   // inputs
-  const uid = Math.random().toString(36).slice(2);
   const modes = make("div", { class: "row", role: "group", "aria-label": "Mode" }, ...Object.entries(MODES).map(([mode, title]) =>
     make("button", { type: "button", "data-mode": mode, onclick: () => { edit({ mode }); drawInputs(); } }, title)));
   const chat = make("input", { type: "checkbox", onchange: () => switchChat(chat.checked) });
@@ -308,28 +242,11 @@ function render({ model, el }) {
 
   // emotions, layer, metric, unit
   const chips = make("div", { class: "row", role: "group", "aria-label": "Chosen emotions" });
-  const options = make("datalist", { id: `emotions-${uid}` }, ...choices.emotions.map((name) => make("option", { value: name })));
-  const search = make("input", { type: "search", list: "", "aria-label": "Add an emotion", placeholder: `search ${choices.emotions.length} emotions`, size: 20 });
-  search.setAttribute("list", options.id);
   const add = (name) => {
-    search.value = "";
     edit({ emotions: [...new Set([...now("emotions"), name])], shown: name });
     drawChips();
   };
-  search.addEventListener("input", (event) => {
-    if (event.inputType === undefined || event.inputType === "insertReplacementText") {
-      if (choices.emotions.includes(search.value)) add(search.value); // picked from the list
-    }
-  });
-  search.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter") return;
-    event.preventDefault();
-    const typed = search.value.trim().toLowerCase();
-    const found = choices.emotions.find((name) => name === typed) ?? choices.emotions.find((name) => name.startsWith(typed))
-      ?? choices.emotions.find((name) => name.includes(typed));
-    if (typed && found) add(found);
-    else if (typed) showError(`no emotion here has "${typed}" in its name`);
-  });
+  const search = emotionSearch(choices.emotions, add, (message) => showError(message));
   const top = make("button", { type: "button", onclick: () => {
     const side = model.get("view").sides?.[0];
     if (side?.top.length) edit({ emotions: side.top.slice(0, 5).map(([name]) => name) });
@@ -406,7 +323,7 @@ function render({ model, el }) {
   const root = make("div", { class: "emolab-lab", role: "group", "aria-label": "Prompt lab" },
     make("div", { class: "row" }, modes, make("label", {}, chat, " chat"), presets),
     inputs,
-    make("div", { class: "row" }, chips, search, options, top),
+    make("div", { class: "row" }, chips, search, top),
     make("div", { class: "row" }, make("label", {}, "layer ", slider, " ", layerText), unit, metric, state),
     error, figures, detail,
     make("div", { class: "row" }, freeze, copy), code);

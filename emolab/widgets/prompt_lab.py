@@ -7,8 +7,6 @@ drawn, `twin.py` draws it without a kernel. Scores come from `Readout`: the mode
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -20,8 +18,9 @@ from emolab.errors import EmolabError
 from emolab.model import Subject
 from emolab.readout import UNITS, Readout, check_chat, readout
 from emolab.vectors import EmotionVectors
-from emolab.widgets.lab_view import SLOT, Look, View, filled, sweep_values, sweep_view, text_view
-from emolab.widgets.twin import twin
+from emolab.widgets import front
+from emolab.widgets.lab_view import SLOT, Look, View, filled, sound, sweep_values, sweep_view, text_view
+from emolab.widgets.twin import Frozen, twin
 
 MOST_TOKENS = 1024  # of a text in the lab: beyond, a strip can't be read and an edit takes seconds
 MOST_CHARACTERS = 200_000  # beyond, not even the tokens are counted
@@ -45,16 +44,6 @@ INPUTS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Frozen:
-    """The static twin of a lab: HTML without script, which stays in a saved notebook."""
-
-    html: str
-
-    def _repr_html_(self) -> str:
-        return self.html
-
-
 class PromptLab(anywidget.AnyWidget):
     """The live prompt lab; made by `prompt_lab()`. Set its traits to drive it from Python.
 
@@ -65,8 +54,8 @@ class PromptLab(anywidget.AnyWidget):
     view, error, code : what is on display (the last that worked), what went wrong, the call that makes it
     """
 
-    _esm = Path(__file__).with_name("prompt_lab.js")
-    _css = Path(__file__).with_name("prompt_lab.css")
+    _esm = front("common.js", "prompt_lab.js")
+    _css = front("prompt_lab.css")
 
     mode = t.Enum(("one", "compare", "sweep"), "one").tag(sync=True)
     chat = t.Bool(False).tag(sync=True)
@@ -144,7 +133,7 @@ class PromptLab(anywidget.AnyWidget):
         for name in look.emotions:
             self.vectors.index(name)
         if self.mode == "sweep":
-            template = _sound(str(self.sweep.get("template", "")))
+            template = sound(str(self.sweep.get("template", "")))
             values = sweep_values(str(self.sweep.get("x", "")))
             found = self._read_all(map(self._message, filled(template, values)), len(values))
             view = sweep_view(template, values, found, look)
@@ -181,7 +170,7 @@ class PromptLab(anywidget.AnyWidget):
 
     def _read(self, prompt: str | list[dict]) -> Readout:
         """The readout of a prompt: kept from before, or by one forward pass. Raises EmolabError if too long."""
-        prompt = _sound(prompt) if isinstance(prompt, str) else _sound_chat(prompt)
+        prompt = sound(prompt) if isinstance(prompt, str) else _sound_chat(prompt)
         key = repr(prompt)
         if key not in self._kept:
             self._check_length(prompt if isinstance(prompt, str) else self.subject.chat(prompt))
@@ -281,14 +270,9 @@ def _choices(vectors: EmotionVectors) -> dict[str, Any]:
     }
 
 
-def _sound(text: str) -> str:
-    """The text with halves of characters, which no tokenizer takes, replaced."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 def _sound_chat(messages: list[dict]) -> list[dict]:
     """The messages with sound text. Raises EmolabError if they are no chat, or one without a word."""
-    clean = [{"role": m["role"], "content": _sound(m["content"])} for m in check_chat(messages)]
+    clean = [{"role": m["role"], "content": sound(m["content"])} for m in check_chat(messages)]
     if not any(message["content"].strip() for message in clean):
         raise EmolabError("the chat is empty: give at least one word")
     return clean

@@ -1,4 +1,4 @@
-"""The static twin of the prompt lab: a `View` as HTML. No script, nothing from elsewhere.
+"""Static twins: the prompt lab's `View` as HTML, and what other widgets build theirs of. No script, nothing fetched.
 
 Every text goes through `html.escape`. Charts are SVG within an image: Jupyter takes SVG elements out of notebooks that
 it doesn't trust, and leaves images in. Their grey reads on a dark and on a light page.
@@ -6,6 +6,7 @@ it doesn't trust, and leaves images in. Their grey reads on a dark and on a ligh
 
 from base64 import b64encode
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 
 import numpy as np
@@ -20,17 +21,27 @@ STRIP = "white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.9;font-family
 WIDTH, HEIGHT = 860, 220
 
 
+@dataclass(frozen=True)
+class Frozen:
+    """The static twin of a widget: HTML without script, which stays in a saved notebook."""
+
+    html: str
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+
 def twin(view: View, shown: str) -> str:
     """The HTML of a view, with one emotion on the token strips."""
     number = view.look.emotions.index(shown) if shown in view.look.emotions else 0
-    parts = [_text("p", f"Emotions represented ({view.caption}). {_key(view)}")]
+    parts = [element("p", f"Emotions represented ({view.caption}). {_key(view)}")]
     for side in view.sides:
         title = f"{side.title}: {view.look.emotions[number]}" if side.title else view.look.emotions[number]
-        parts += [_text("h4", title), _strip(side, number, view.scale), _tracks(view, side), _bars(side)]
+        parts += [element("h4", title), _strip(side, number, view.scale), _tracks(view, side), _bars(side)]
     if view.difference:
-        parts += [_text("h4", f"A - B: {view.look.emotions[number]}"), _gap(view.difference, number, view.scale)]
+        parts += [element("h4", f"A - B: {view.look.emotions[number]}"), _gap(view.difference, number, view.scale)]
     if view.sweep:
-        parts += [_text("h4", view.sweep.template), _text("p", "Score of the last token against x")]
+        parts += [element("h4", view.sweep.template), element("p", "Score of the last token against x")]
         parts += [sweep_chart(view)]
     return f'<div class="emolab-twin">{"".join(parts)}</div>'
 
@@ -59,7 +70,7 @@ def _key(view: View) -> str:
 
 def _strip(side: Side, number: int, scale: float) -> str:
     cells = [
-        _token(token, value, scale, f"{value:+.2f}, rank {rank}" if rank else "not scored")
+        token_cell(token, value, scale, f"{value:+.2f}, rank {rank}" if rank else "not scored")
         for token, value, rank in zip(side.tokens, side.scores[:, number], side.ranks[:, number], strict=True)
     ]
     return f'<div style="{STRIP}">{"".join(cells)}</div>'
@@ -68,13 +79,13 @@ def _strip(side: Side, number: int, scale: float) -> str:
 def _gap(difference: Difference, number: int, scale: float) -> str:
     values = difference.scores[:, number]
     cells = [
-        _token(token, value, scale, f"{value:+.2f}" if np.isfinite(value) else "in one of them only")
+        token_cell(token, value, scale, f"{value:+.2f}" if np.isfinite(value) else "in one of them only")
         for token, value in zip(difference.tokens, values, strict=True)
     ]
     return f'<div style="{STRIP}">{"".join(cells)}</div>'
 
 
-def _token(token: str, value: float, scale: float, title: str) -> str:
+def token_cell(token: str, value: float, scale: float, title: str) -> str:
     style = f"background:{colour(value, scale)};unicode-bidi:isolate"
     return f'<span style="{style}" title="{escape(title)}">{escape(visible(token))}</span>'
 
@@ -86,7 +97,7 @@ def _bars(side: Side) -> str:
     rows = []
     for name, lists in (("highest at the last token", side.last), ("highest over the text", side.top)):
         rows.append(f"{name}: " + ", ".join(f"{emotion} {value:+.2f}" for emotion, value in lists[:8]))
-    return "".join(_text("p", row) for row in rows)
+    return "".join(element("p", row) for row in rows)
 
 
 def _tracks(view: View, side: Side) -> str:
@@ -128,5 +139,5 @@ def _label(x: float, y: float, text: str, anchor: str, more: str = "") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{more}>{escape(text)}</text>'
 
 
-def _text(tag: str, text: str) -> str:
+def element(tag: str, text: str) -> str:
     return f"<{tag}>{escape(visible(text))}</{tag}>"

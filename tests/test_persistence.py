@@ -254,5 +254,6 @@ def test_the_claim_tells_a_moment_from_a_mood():
         scores = tuple(own + rng.normal(0, 1, own.shape) for _ in events)
         return measure(Tracks(("afraid",), kinds, scores, 3, "planted"), events).claims()[0]
 
-    assert claim(0.0).verdict == "replicates" and claim(1.0).verdict == "does not replicate"
+    assert claim(0.0).verdict == "replicates" and claim(1.0).verdict != "replicates"
+    assert claim(1.0).value == pytest.approx(0, abs=0.1)
     assert claim(0.25).value == pytest.approx(0.75, abs=0.1)

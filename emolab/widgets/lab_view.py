@@ -91,6 +91,13 @@ class View:
         return float(np.nanmax(values, initial=1e-9))
 
     @property
+    def reach(self) -> tuple[float, float]:
+        """Lowest and highest score of the tracks, 0 included: one axis for all sides, so that they can be compared."""
+        blocks = [side.scores for side in self.sides] + ([self.sweep.scores] if self.sweep else [])
+        values = np.concatenate([[0.0], *(block[np.isfinite(block)] for block in blocks)])
+        return float(values.min()), float(values.max())
+
+    @property
     def caption(self) -> str:
         return f"{UNITS[self.look.unit]}, layer {self.look.layer}, {self.look.metric}s"
 

@@ -11,6 +11,7 @@ from html import escape
 
 import numpy as np
 
+from emolab.readout import UNITS
 from emolab.widgets.lab_view import Difference, Side, View, visible
 
 BLUE, RED = "33,102,172", "178,24,43"  # ColorBrewer RdBu: safe for colour-blind eyes
@@ -39,7 +40,10 @@ def twin(view: View, shown: str) -> str:
         title = f"{side.title}: {view.look.emotions[number]}" if side.title else view.look.emotions[number]
         parts += [element("h4", title), _strip(side, number, view.scale), _tracks(view, side), _bars(side)]
     if view.difference:
-        parts += [element("h4", f"A - B: {view.look.emotions[number]}"), _gap(view.difference, number, view.scale)]
+        parts += [
+            element("h4", f"A - B: {view.look.emotions[number]} (grey: tokens of one text only)"),
+            _gap(view.difference, number, view.scale),
+        ]
     if view.sweep:
         parts += [element("h4", view.sweep.template), element("p", "Score of the last token against x")]
         parts += [sweep_chart(view)]
@@ -79,14 +83,16 @@ def _strip(side: Side, number: int, scale: float) -> str:
 def _gap(difference: Difference, number: int, scale: float) -> str:
     values = difference.scores[:, number]
     cells = [
-        token_cell(token, value, scale, f"{value:+.2f}" if np.isfinite(value) else "in one of them only")
+        token_cell(token, value, scale, f"{value:+.2f}")
+        if np.isfinite(value)
+        else token_cell(token, value, scale, "in one of them only", f";color:{GREY};text-decoration:underline dotted")
         for token, value in zip(difference.tokens, values, strict=True)
     ]
     return f'<div style="{STRIP}">{"".join(cells)}</div>'
 
 
-def token_cell(token: str, value: float, scale: float, title: str) -> str:
-    style = f"background:{colour(value, scale)};unicode-bidi:isolate"
+def token_cell(token: str, value: float, scale: float, title: str, more: str = "") -> str:
+    style = f"background:{colour(value, scale)};unicode-bidi:isolate{more}"
     return f'<span style="{style}" title="{escape(title)}">{escape(visible(token))}</span>'
 
 
@@ -101,22 +107,23 @@ def _bars(side: Side) -> str:
 
 
 def _tracks(view: View, side: Side) -> str:
-    labels = [visible(token).strip() for token in side.tokens] if len(side.tokens) <= 100 else []
+    each = len(side.tokens) // 100 + 1  # more labels than a hundred would lie on each other
+    labels = ["" if i % each else visible(token).strip() for i, token in enumerate(side.tokens)]
     return _chart(np.arange(len(side.tokens)), side.scores, view, labels)
 
 
 def _chart(places: np.ndarray, scores: np.ndarray, view: View, labels: Sequence[str]) -> str:
     """Lines of [place, emotion] scores, with a legend, the zero line and what stands below each place."""
-    finite = scores[np.isfinite(scores)]
-    low, high = min(finite.min(initial=0), 0), max(finite.max(initial=0), 0)
+    low, high = view.reach
     reach = max(high - low, 1e-9)
     span = max(places[-1] - places[0], 1e-9)
     x = 45 + (places - places[0]) / span * (WIDTH - 60)
     y = 30 + (high - scores) / reach * (HEIGHT - 50)  # [place, emotion]
     zero = 30 + high / reach * (HEIGHT - 50)
     drawn = [f'<line x1="45" x2="{WIDTH - 15}" y1="{zero:.1f}" y2="{zero:.1f}" stroke="{GREY}"/>']
-    for value, at in ((high, 30.0), (low, HEIGHT - 20.0)):
-        drawn.append(_label(40, at + 4, f"{value:.3g}", "end"))
+    for value in {high, low, 0.0}:
+        drawn.append(_label(40, 34 + (high - value) / reach * (HEIGHT - 50), f"{value:.3g}", "end"))
+    drawn.append(_label(WIDTH - 15, 16, UNITS[view.look.unit], "end"))
     for n, name in enumerate(view.look.emotions):
         style = f'stroke="{LINES[n % len(LINES)]}" stroke-dasharray="{DASHES[n // 2 % len(DASHES)]}"'
         points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y[:, n], strict=True) if np.isfinite(b))

@@ -24,6 +24,7 @@ _HOME = {
     "export": "files",
     "extract": "extraction",
     "load": "model",
+    "load_card": "card",
     "load_vectors": "files",
     "neutral": "data",
     "norms": "data",

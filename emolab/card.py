@@ -21,10 +21,11 @@ from tqdm.auto import tqdm
 
 from emolab import __version__
 from emolab.claims import PARTS, VERDICTS, Claim
+from emolab.data import DATA
 from emolab.embedded import cache_folder
 from emolab.errors import EmolabError
 from emolab.files import atomic
-from emolab.model import Subject, load
+from emolab.model import DEFAULT, Subject, load
 from emolab.vectors import EmotionVectors
 
 _PAGE = Path(__file__).parent / "static" / "card.html"
@@ -162,6 +163,23 @@ def replication_card(
         "date": datetime.now(UTC).date().isoformat(),
     }
     return Card(tuple(claims), info)
+
+
+def load_card(source: str | Path = DEFAULT) -> Card:
+    """A card from its card.json, or the shipped one of an embedded model.
+
+    Raises EmolabError if there is no such file or it is not a card.
+    """
+    shipped = DATA / "cards" / f"{source}.json"
+    path = shipped if shipped.exists() else Path(source)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        rows = [
+            {key: float("nan") if value is None else value for key, value in row.items()} for row in found["claims"]
+        ]
+        return Card(tuple(Claim(**{k: v for k, v in row.items() if k != "verdict"}) for row in rows), found["info"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EmolabError(f"{path} is not a replication card ({error}): make one with `emolab card`") from None
 
 
 def _chapter(kept: Path, name: str, subject: Subject, vectors: EmotionVectors, seed: int) -> list[Claim]:

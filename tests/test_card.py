@@ -8,7 +8,7 @@ from conftest import tiny_subject
 
 import emolab as el
 from emolab import card
-from emolab.card import Card, replication_card
+from emolab.card import Card, load_card, replication_card
 from emolab.claims import VERDICTS, Claim
 
 HOSTILE = '<script>alert(1)</script> | "&'
@@ -96,6 +96,11 @@ def test_the_files_say_the_same_and_run_nothing(tmp_path):
     assert {line.replace("\\|", "").count("|") for line in table} == {8}
     for row in rows:
         assert row["verdict"] in page and row["verdict"] in markdown
+    assert repr(load_card(tmp_path / "card.json")) == repr(found)
+    (tmp_path / "card.json").write_text("{}")
+    for broken in (tmp_path / "card.json", tmp_path / "nothing.json", tmp_path / "card.html"):
+        with pytest.raises(el.EmolabError, match="is not a replication card"):
+            load_card(broken)
     assert "sandbox" in found._repr_html_() and "<script" not in found._repr_html_()
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import emolab as el
-from emolab.experiments import scenarios
-from emolab.experiments.scenarios import FAMILIES, _null_shares, _statistics, danger_safe
+from emolab.experiments import paired
+from emolab.experiments.paired import null_shares, statistics
+from emolab.experiments.scenarios import FAMILIES, danger_safe
 
 
 @pytest.fixture
@@ -15,13 +16,13 @@ def rng():
 
 def nulls(gaps, rng, emotions: int = 30):
     scores = gaps @ rng.standard_normal((gaps.shape[1], emotions))
-    return _null_shares(gaps, scores, rng.standard_normal((400, gaps.shape[1])), rng)
+    return null_shares(gaps, scores, rng.standard_normal((400, gaps.shape[1])), 5, rng)
 
 
 def test_a_planted_change_along_one_direction_is_found(rng):
     gaps = rng.standard_normal((40, 32))  # [pair, d_model]
     gaps[:, 0] += 2
-    row = _statistics(gaps[:, 0], 1, nulls(gaps, rng), rng)
+    row = statistics(gaps[:, 0], 1, nulls(gaps, rng), rng)
     assert row["share"] > 0.9 and row["sign_flip_p"] < 0.001 and row["random_p"] < 0.05
     assert row["change_low"] < row["change"] < row["change_high"] and abs(row["change"] - 2) < 0.5
 
@@ -30,14 +31,14 @@ def test_a_planted_change_along_one_direction_is_found(rng):
 def test_the_sign_is_that_of_the_prediction(rng, sign):
     gaps = rng.standard_normal((40, 32))
     gaps[:, 0] -= 2
-    row = _statistics(sign * gaps[:, 0], sign, nulls(gaps, rng), rng)
+    row = statistics(sign * gaps[:, 0], sign, nulls(gaps, rng), rng)
     assert (row["share"] > 0.9) == (sign < 0) and row["change"] < 0
     assert row["change_low"] <= row["change"] <= row["change_high"]
 
 
 def test_no_change_is_rarely_called_one(rng):
     found = [
-        _statistics(gaps[:, 0], 1, nulls(gaps, rng), rng)["sign_flip_p"] for gaps in rng.standard_normal((20, 40, 32))
+        statistics(gaps[:, 0], 1, nulls(gaps, rng), rng)["sign_flip_p"] for gaps in rng.standard_normal((20, 40, 32))
     ]
     assert np.mean(np.array(found) < 0.05) <= 0.2
 
@@ -45,15 +46,15 @@ def test_no_change_is_rarely_called_one(rng):
 def test_a_shift_common_to_all_directions_is_real_but_not_special(rng):
     gaps = rng.standard_normal((40, 32)) * 0.1 + rng.standard_normal(32)  # every pair the same way
     along = np.sign(gaps.mean(0)[0]) * gaps[:, 0]
-    row = _statistics(along, 1, nulls(gaps, rng), rng)
+    row = statistics(along, 1, nulls(gaps, rng), rng)
     assert row["sign_flip_p"] < 0.001 and row["random_p"] > 0.2
 
 
 @pytest.fixture(scope="module")
 def result(subject, shipped):
     patch = pytest.MonkeyPatch()
-    patch.setattr(scenarios, "DRAWS", 1000)
-    patch.setattr(scenarios, "DIRECTIONS", 500)
+    patch.setattr(paired, "DRAWS", 1000)
+    patch.setattr(paired, "DIRECTIONS", 500)
     yield danger_safe(subject, shipped)
     patch.undo()
 
@@ -89,3 +90,13 @@ def test_danger_raises_fear_and_the_verdict_says_so(result):
 def test_vectors_without_what_it_needs(subject, shipped):
     with pytest.raises(el.EmolabError, match="evidence"):
         danger_safe(subject, shipped[["afraid", "calm"]])
+
+
+def test_the_claims_are_the_shares_of_pairs(result):
+    claims = result.claims()
+    assert len(claims) == len(result.table()) == 4
+    for claim, (_, row) in zip(claims, result.table().iterrows(), strict=True):
+        assert (claim.value, claim.low, claim.high, claim.chance) == (row.share, row.low, row.high, 0.5)
+        assert claim.null >= row.random_95 and claim.n == 40
+    fear = next(claim for claim in claims if claim.claim == "Danger raises fear (message)")
+    assert fear.verdict == "replicates"

@@ -12,8 +12,9 @@ import pandas as pd
 
 from emolab import data
 from emolab.activations import read
-from emolab.directions import METRICS, fit
-from emolab.errors import EmolabError
+from emolab.claims import Claim
+from emolab.directions import METRICS
+from emolab.experiments import paired
 from emolab.model import Subject
 from emolab.vectors import EmotionVectors
 
@@ -22,8 +23,7 @@ FAMILIES = {
     "calm": (("at ease", "calm", "peaceful", "relaxed", "serene"), -1),
 }  # emotions, and the predicted sign of danger - safe
 PLACES = ("last token", "message")
-DRAWS = 10_000  # of the bootstrap and of sign flips
-DIRECTIONS = 2_000  # of each null
+SOURCE = "Anthropic's article on Sofroniew et al. 2026; section 1.6, Fig 3"
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class DangerSafe:
             special = real and row.random_p < 0.05
             said.append(
                 f"{place.capitalize()}: danger takes {family} {way} in {row.share:.0%} of the pairs (95 % "
-                f"{row.low:.0%}-{row.high:.0%}; sign flips p = {max(row.sign_flip_p, 1 / DRAWS):.1g}); "
+                f"{row.low:.0%}-{row.high:.0%}; sign flips p = {max(row.sign_flip_p, 1 / paired.DRAWS):.1g}); "
                 f"{row.random_p:.1%} of random directions and {row.families_p:.1%} of random families of emotions do "
                 "as much: "
                 + ("a real change, and more than random directions show." if special else "")
@@ -80,6 +80,21 @@ class DangerSafe:
             )
         return " ".join(said)
 
+    def claims(self) -> tuple[Claim, ...]:
+        """Fear up and calm down, at the last token and over the message (paper Fig 3 and the news article)."""
+        return tuple(
+            paired.share_claim(
+                row,
+                len(self.changes),
+                claim=f"Danger {'raises fear' if FAMILIES[family][1] > 0 else 'lowers calm'} ({place})",
+                part="reading",
+                source=SOURCE,
+                statistic=f"share of pairs with {family} {'up' if FAMILIES[family][1] > 0 else 'down'} in danger",
+                paper="fear rises and calm falls with the dose of a painkiller; no pairs, no intervals",
+            )
+            for (place, family), row in self.statistics.iterrows()
+        )
+
 
 def danger_safe(subject: Subject, vectors: EmotionVectors, seed: int = 0) -> DangerSafe:
     """Read the 40 pairs in the chat template and test the families fear and calm.
@@ -87,75 +102,35 @@ def danger_safe(subject: Subject, vectors: EmotionVectors, seed: int = 0) -> Dan
     Raises EmolabError for vectors of another model, without evidence, or without the emotions of both families.
     """
     vectors.check(subject)
-    if vectors.evidence is None:
-        raise EmolabError("the nulls need the story means: use whole vectors with their evidence, not a selection")
-    for names, _ in FAMILIES.values():
-        for name in names:
-            vectors.index(name)
+    paired.check_families(vectors, FAMILIES)
     pairs, layer = data.prompts("danger_safe"), vectors.chosen_layer
     gaps = np.stack(
-        [_read_places(subject, p["danger"], layer) - _read_places(subject, p["safe"], layer) for p in pairs]
+        [read_places(subject, p["danger"], layer) - read_places(subject, p["safe"], layer) for p in pairs]
     )  # [pair, place, d_model]
     sd = vectors.neutral_sd[METRICS.index(vectors.metric), :, vectors.row()]
     scaled = vectors.directions() / sd[:, None]  # [emotion, d_model]
     rng = np.random.default_rng(seed)
-    directions = _random_directions(vectors, rng)
+    directions = paired.random_probes(vectors, rng)
     changes, rows = {}, {}
     for number, place in enumerate(PLACES):
         scores = pd.DataFrame(gaps[:, number] @ scaled.T, columns=vectors.emotions)
-        nulls = _null_shares(gaps[:, number], scores.to_numpy(), directions, rng)
+        nulls = paired.null_shares(gaps[:, number], scores.to_numpy(), directions, len(FAMILIES["fear"][0]), rng)
         changes |= {(place, name): scores[name].to_numpy() for name in scores}
         for family, (names, sign) in FAMILIES.items():
             found = sign * scores[list(names)].mean(axis=1).to_numpy()
-            rows[place, family] = _statistics(found, sign, nulls, rng)
+            rows[place, family] = paired.statistics(found, sign, nulls, rng)
     table = pd.DataFrame(rows).T.rename_axis(["place", "family"])
     index = pd.Index([pair["id"] for pair in pairs], name="pair")
     return DangerSafe(pd.DataFrame(changes, index=index), table, subject.name, layer, vectors.metric)
 
 
-def _read_places(subject: Subject, message: str, layer: int) -> np.ndarray:
+def read_places(subject: Subject, message: str, layer: int) -> np.ndarray:
     """[place, d_model] the last token before the reply, and the mean over the message's own tokens."""
     text = subject.chat(message)
     hidden = read(subject, text, [layer])[0]  # [token, d_model]
     start = text.rfind(message)
     inside = [i for i, (a, b) in enumerate(subject.spans(text)) if a < start + len(message) and b > start and i]
     return np.stack([hidden[-1], hidden[inside].mean(0)])
-
-
-def _random_directions(vectors: EmotionVectors, rng: np.random.Generator) -> np.ndarray:
-    """[draw, d_model] random vectors that vary as stories of one emotion do, made into probes if those are in use.
-
-    Directions that vary as activations do, without that, would all lie along a few massive coordinates.
-    """
-    spread = fit(vectors.evidence.train).metric  # [d_model, d_model]
-    drawn = rng.standard_normal((DIRECTIONS, len(spread))) @ np.linalg.cholesky(spread).T
-    return drawn if vectors.metric == "vector" else np.linalg.solve(spread, drawn.T).T
-
-
-def _null_shares(
-    gaps: np.ndarray, scores: np.ndarray, directions: np.ndarray, rng: np.random.Generator
-) -> dict[str, np.ndarray]:
-    """[draw] share of pairs that go up, for random directions and for families of random emotions."""
-    size = len(FAMILIES["fear"][0])
-    draws = [rng.choice(scores.shape[1], size, replace=False) for _ in range(DIRECTIONS)]
-    families = np.stack([scores[:, draw].mean(1) for draw in draws])  # [draw, pair]
-    return {"random": (directions @ gaps.T > 0).mean(1), "families": (families > 0).mean(1)}
-
-
-def _statistics(found: np.ndarray, sign: int, nulls: dict[str, np.ndarray], rng) -> dict[str, float]:
-    """Of [pair] changes, turned so that the prediction is positive."""
-    drawn = found[rng.integers(len(found), size=(DRAWS, len(found)))]  # [draw, pair]
-    low, high = np.quantile((drawn > 0).mean(1), [0.025, 0.975])
-    ends = np.sort(sign * np.quantile(drawn.mean(1), [0.025, 0.975]))
-    flipped = (rng.choice([-1, 1], size=(DRAWS, len(found))) * found).mean(1)
-    share = (found > 0).mean()
-    row = {"share": share, "low": low, "high": high, "change": sign * found.mean()}
-    row |= {"change_low": ends[0], "change_high": ends[1]}
-    row["sign_flip_p"] = (np.abs(flipped) >= abs(found.mean())).mean()
-    for name, up in nulls.items():
-        null = up if sign > 0 else 1 - up
-        row |= {f"{name}_95": np.quantile(null, 0.95), f"{name}_p": (null >= share).mean()}
-    return row
 
 
 def _figure(result: DangerSafe):

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from html import escape
+from importlib import import_module
 from pathlib import Path
 from string import Template
 
@@ -258,7 +259,7 @@ def _plain(value):
     return (int(value) if isinstance(value, int | np.integer) else float(value)) if np.isfinite(value) else None
 
 
-# --- the chapters --------------------------------------------------------------------------------------------------
+# --- the chapters: an experiment each, in the order of the notebooks -------------------------------------------------
 
 
 def _quality(subject, vectors, seed):
@@ -269,4 +270,31 @@ def _geometry(subject, vectors, seed):
     return vectors.geometry(seed=seed).claims()
 
 
-CHAPTERS: dict[str, Chapter] = {"quality": _quality, "geometry": _geometry}
+def _persistence(subject, vectors, seed):
+    return import_module("emolab.persistence").persistence(subject, vectors).claims(seed)
+
+
+def _experiment(module: str, function: str) -> Chapter:
+    def run(subject, vectors, seed):
+        return getattr(import_module(f"emolab.{module}"), function)(subject, vectors, seed=seed).claims()
+
+    return run
+
+
+CHAPTERS: dict[str, Chapter] = {
+    "quality": _quality,
+    "logit_lens": _experiment("lens", "logit_lens"),
+    "implicit_scenarios": _experiment("experiments.implicit", "implicit_scenarios"),
+    "geometry": _geometry,
+    "danger_safe": _experiment("experiments.scenarios", "danger_safe"),
+    "intensity": _experiment("experiments.intensity", "intensity"),
+    "persistence": _persistence,
+    "next_word": _experiment("experiments.next_word", "next_word"),
+    "reply_emotion": _experiment("experiments.reply", "reply_emotion"),
+    "speakers": _experiment("experiments.speakers", "speakers"),
+    "emotion_words": _experiment("experiments.feels", "emotion_words"),
+    "strength_finder": _experiment("experiments.effect", "strength_finder"),
+    "preferences": _experiment("experiments.preferences", "preferences"),
+    "desperation": _experiment("experiments.desperation", "desperation"),
+    "setbacks": _experiment("experiments.setbacks", "setbacks"),
+}

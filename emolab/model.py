@@ -106,7 +106,7 @@ class Subject:
         """
         if not isinstance(text, str) or not text.strip():
             raise EmolabError(f"the text is empty ({text!r}): give at least one word")
-        ids = self.tokenizer(text, verbose=False)["input_ids"]
+        ids = self._tokenized(text)["input_ids"]
         if len(ids) > self.max_tokens:
             raise EmolabError(
                 f"the text has {len(ids)} tokens and {self.name} reads at most {self.max_tokens}: "
@@ -114,12 +114,18 @@ class Subject:
             )
         return ids
 
+    def _tokenized(self, text: str, **options: Any) -> Any:
+        """A text that brings its own BOS, as some chat templates write it, gets no second one."""
+        bos = self.tokenizer.bos_token
+        whole = bool(bos) and text.startswith(bos)
+        return self.tokenizer(text, add_special_tokens=not whole, verbose=False, **options)
+
     def spans(self, text: str) -> tuple[tuple[int, int], ...]:
         """(start, end) in characters of each token of a text, one after the other without gap or overlap.
 
         Special tokens that are not in the text (a BOS) get an empty span.
         """
-        offsets = self.tokenizer(text, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+        offsets = self._tokenized(text, return_offsets_mapping=True)["offset_mapping"]
         spans, place = [], 0
         for _, end in offsets:
             spans.append((place, max(place, end)))
@@ -163,8 +169,15 @@ class Subject:
             if seed is not None:
                 torch.manual_seed(seed)
             written = self.model.generate(input_ids=rows, attention_mask=mask, max_new_tokens=max_new_tokens, **options)
-        texts = self.tokenizer.batch_decode(written[:, width:], skip_special_tokens=True)
+        texts = [self._added(row, new) for row, new in zip(ids, written[:, width:].tolist(), strict=True)]
         return texts if isinstance(prompt, list | tuple) else texts[0]
+
+    def _added(self, before: list[int], new: list[int]) -> str:
+        """The text that new tokens add: some tokenizers drop the blank before the first word of what they decode."""
+        start, whole = self.tokenizer.batch_decode([before, before + new], skip_special_tokens=True)
+        if whole.startswith(start):
+            return whole[len(start) :]
+        return self.tokenizer.decode(new, skip_special_tokens=True)
 
     @property
     def pad_id(self) -> int:

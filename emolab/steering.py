@@ -38,8 +38,9 @@ def steer(
     Parameters
     ----------
     push : a strength, if `vectors` holds one emotion; strengths of several emotions by name; or a [d_model] array for
-        a direction of your own, whose length is the strength. Emotions are pushed along their vectors, not probes.
-        Strength is in units of `vectors.residual_norm` at the layer; negative pushes the other way.
+        a direction of your own, whose length is the strength; or [text, d_model], a row for each text of every batch
+        that is run. Emotions are pushed along their vectors, not probes. Strength is in units of
+        `vectors.residual_norm` at the layer; negative pushes the other way.
     layers : add after these blocks, 1..n_layers, the whole push after each; default the one in the middle.
     positions : which tokens, counted from the start of the text: `slice(40, 45)`, 'prompt' (what the first pass
         reads), 'generated' (what is written after it, with a key-value cache), default all.
@@ -49,7 +50,8 @@ def steer(
     Raises
     ------
     EmolabError : vectors of another model, an unknown emotion, a push of the wrong shape or without length, a layer
-        that can't be steered, positions that make no sense, left padding together with a slice.
+        that can't be steered, positions that make no sense, left padding together with a slice; within the block, a
+        batch of another size than the push.
 
     Method: paper section 2 (activation addition), strength as a share of the residual norm as there.
     """
@@ -58,7 +60,10 @@ def steer(
     added = {layer: torch.from_numpy(_array(subject, vectors, push, layer)).float() for layer in chosen}
 
     def pushed(layer: int, hidden: torch.Tensor) -> torch.Tensor:
-        return hidden + added[layer].to(hidden.device)
+        push = added[layer].to(hidden.device)
+        if push.ndim == 2 and len(push) != len(hidden):
+            raise EmolabError(f"a push for {len(push)} texts can't steer a batch of {len(hidden)}: give a row for each")
+        return hidden + (push[:, None] if push.ndim == 2 else push)
 
     with _edited(subject, chosen, pushed, positions) as passes:
         yield passes
@@ -110,7 +115,7 @@ def steered_layers(subject: Subject, vectors: EmotionVectors, layers: int | Sequ
 
 
 def _array(subject: Subject, vectors: EmotionVectors, push: Push, layer: int) -> np.ndarray:
-    """[d_model] what is added at a layer."""
+    """[d_model] or [text, d_model] what is added at a layer."""
     row = vectors.row(layer)
     if isinstance(push, Real):
         if len(vectors) != 1:
@@ -123,7 +128,7 @@ def _array(subject: Subject, vectors: EmotionVectors, push: Push, layer: int) ->
         arrays = [strength * _unit(vectors.vectors[vectors.index(name), row]) for name, strength in push.items()]
         push = np.sum(arrays, axis=0) if arrays else np.zeros(0)
     push = np.asarray(push, dtype=np.float64)
-    if push.shape != (subject.d_model,) or not np.isfinite(push).all() or not push.any():
+    if push.ndim not in (1, 2) or push.shape[-1] != subject.d_model or not np.isfinite(push).all() or not push.any():
         raise EmolabError(f"a push is {subject.d_model} finite numbers, not all zero; got an array of {push.shape}")
     return push * vectors.residual_norm[row]
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import ARCHITECTURES, save_tiny, tiny_model, tiny_subject, tiny_text, tiny_tokenizer
 from safetensors.torch import load_file, save_file
+from tokenizers.processors import TemplateProcessing
 from torch import nn
 from transformers import AutoModelForCausalLM
 
@@ -241,7 +242,7 @@ def test_generate_is_greedy(tiny):
     ids = tiny.encode(TEXT)
     for _ in range(6):
         ids.append(int(tiny.model(torch.tensor([ids])).logits[0, -1].argmax()))
-    assert tiny.generate(TEXT, max_new_tokens=6) == tiny.tokenizer.decode(ids[-6:], skip_special_tokens=True) != ""
+    assert tiny.generate(TEXT, max_new_tokens=6) == " " + tiny.tokenizer.decode(ids[-6:], skip_special_tokens=True)
 
 
 # --- the embedded model ------------------------------------------------------------------------------------------
@@ -271,3 +272,16 @@ def test_generation_in_a_batch_equals_one_by_one_and_a_seed_fixes_it(tiny):
         tiny.generate(prompts[0], 61)
     with pytest.raises(el.EmolabError, match="at least one"):
         tiny.generate([])
+
+
+def test_a_template_that_writes_the_bos_does_not_double_it():
+    tokenizer = tiny_tokenizer(chat=True)
+    tokenizer.add_special_tokens({"bos_token": "<pad>"})
+    bos = "<pad>"
+    tokenizer._tokenizer.post_processor = TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, 0)])
+    tokenizer.chat_template = bos + tokenizer.chat_template
+    subject = el.load((tiny_model(), tokenizer))
+    assert subject.encode("the dog")[:2] == [0, *tokenizer("the", add_special_tokens=False)["input_ids"]]
+    text = subject.chat("the dog")
+    assert text.startswith(bos) and subject.encode(text).count(0) == 1
+    assert len(subject.spans(text)) == len(subject.encode(text)) and subject.spans("the dog")[0] == (0, 0)

@@ -10,8 +10,8 @@ PREPARED := $(VENV)/.prepared
 run: setup
 	$(BIN)/emolab run
 
-test: setup
-	$(BIN)/python -m pytest
+test: setup  # a process for each core, one thread each: more threads would fight over them
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 lab: setup
 	$(BIN)/emolab lab

@@ -1,6 +1,6 @@
 """Widgets in a real JupyterLab, in headless Chromium: they do what a reader asks of them.
 
-The prompt lab is that of notebook 04, the brevity scope stands in a small notebook of its own.
+The prompt lab is that of notebook 04, the brevity scope and the steering desk stand in small notebooks of their own.
 
 Skips, and says why, where Chromium or playwright is missing. Screenshots go to $EMOLAB_SCREENSHOTS, if that is set.
 """
@@ -29,6 +29,10 @@ if CHROMIUM is None:
     pytest.skip("Chromium is not installed: apt install chromium", allow_module_level=True)
 
 NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "04_prompt_lab.ipynb"
+DESK = """import emolab as el
+subject = el.load()
+desk = el.steering_desk(subject, el.load_vectors(el.DEFAULT), {"sad": 0.4}, "The letter said that", max_tokens=5)
+desk"""
 SCOPE = """
 import emolab as el
 from emolab.persistence import persistence
@@ -53,6 +57,8 @@ def address(tmp_path_factory):
     shutil.copy(NOTEBOOK, root)
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}}
     nbformat.write(new_notebook(cells=[new_code_cell(SCOPE)], metadata=kernel), root / "scope.ipynb")
+    cells = [new_code_cell(DESK), new_code_cell("print('free:', desk.running)")]
+    nbformat.write(new_notebook(cells=cells, metadata=kernel), root / "desk.ipynb")
     settings = {
         "labconfig/page_config.json": {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}},
         "lab/user-settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {
@@ -343,5 +349,54 @@ def test_the_brevity_scope(page, address):
         set_theme(other, theme)
         picture(other, scope, f"scope_{theme.lower()}")
     assert other.evaluate("window.ran === undefined") and scope.locator("script, i").count() == 0
+    assert local(other.asked) and other.said == []
+    other.close()
+
+
+def test_the_steering_desk(page, address):
+    """It writes and streams while the kernel is free, really stops, and what is typed never runs."""
+    other = page.context.browser.new_page(viewport={"width": 1400, "height": 1500})
+    opened(other, address.replace(NOTEBOOK.name, "desk.ipynb"))
+    run_all(other)
+    desk = other.locator(".emolab-desk")
+    expect(desk).to_have_attribute("aria-busy", "false")
+    texts = desk.locator(".strip")
+    expect(texts).to_have_count(2)
+    assert texts.nth(0).locator(".pushed").count() == 0 < texts.nth(1).locator(".pushed").count()
+
+    desk.get_by_label("Add an emotion").fill("joyf")
+    desk.get_by_label("Add an emotion").press("Enter")
+    slider = desk.get_by_label("Strength of joyful")
+    expect(slider).to_be_focused()
+    slider.press("ArrowRight")
+    assert slider.input_value() == "0.35"
+    prompt = desk.get_by_label("Prompt", exact=True)
+    prompt.fill('Nobody <img src=x onerror="window.ran=1"> came, and')
+    desk.get_by_label("Tokens to write").fill("150")
+    prompt.press("Control+Enter")
+    expect(desk.get_by_role("status")).to_contain_text(re.compile(r"writing, \d+ of at most 150 tokens"))
+    assert "Nobody <img" in texts.nth(1).text_content() and texts.nth(1).locator(".pushed").count() == 0
+    cell = other.locator(".jp-CodeCell").nth(1)
+    cell.locator(".cm-content").click()
+    other.keyboard.press("Control+Enter")  # the kernel is free meanwhile
+    expect(cell.locator(".jp-OutputArea")).to_contain_text("free: True")
+    desk.get_by_role("button", name="Stop").click()
+    expect(desk).to_have_attribute("aria-busy", "false")
+    expect(desk).to_contain_text("Stopped. Both texts")
+    assert 15 < texts.nth(1).locator(".token").count() < 160 and texts.nth(1).locator(".pushed").count() > 10
+    desk.get_by_label("Emotion that colours").select_option("joyful")
+    texts.nth(1).locator(".token").first.focus()
+    other.keyboard.press("ArrowRight")
+    expect(desk.locator(".detail")).to_contain_text(re.compile("With the push, token 1, .*joyful.*prompt, pushed"))
+    for theme in ("Light", "Dark"):
+        set_theme(other, theme)
+        picture(other, desk, f"desk_{theme.lower()}")
+
+    prompt.fill("")
+    desk.get_by_role("button", name="Run").click()
+    expect(desk.get_by_role("alert")).to_contain_text("the prompt is empty")
+    desk.get_by_role("button", name="Freeze").click()
+    expect(other.locator(".emolab-twin").last).to_contain_text("Nobody <img")
+    assert other.evaluate("window.ran === undefined") and desk.locator("img, script").count() == 0
     assert local(other.asked) and other.said == []
     other.close()

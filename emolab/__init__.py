@@ -26,6 +26,7 @@ _HOME = {
     "load": "model",
     "load_card": "card",
     "load_vectors": "files",
+    "logit_lens": "lens",
     "neutral": "data",
     "norms": "data",
     "prompt_lab": "widgets.prompt_lab",

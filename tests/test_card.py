@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from conftest import tiny_subject
@@ -110,3 +111,13 @@ def test_quality_and_geometry_of_the_shipped_vectors(subject, shipped, cache):
     assert verdicts["The directions hold human pleasure"] == "replicates"
     assert verdicts["Component 1 of the directions is pleasure"] == "does not replicate"
     assert len(found.claims) == 6
+
+
+def test_the_readme_shows_the_shipped_card():
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8").splitlines()
+    rows = [line for line in readme if line.startswith("| ") and line.endswith(tuple(f"{v} |" for v in VERDICTS))]
+    shipped = el.load_card().claims
+    assert len(rows) == len(shipped)
+    for row, claim in zip(rows, shipped, strict=True):
+        assert row.startswith(f"| {claim.claim} | ") and row.endswith(f" {claim.verdict} |")
+        assert claim.reason or f" {claim.value:.3g} ({claim.low:.3g} to {claim.high:.3g}) " in row

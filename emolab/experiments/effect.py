@@ -32,6 +32,10 @@ TOKENS = 24
 PLAIN = 6  # unsteered texts for each opening
 MOST_LOSS, MOST_REPEATS = 1.0, 0.1  # nats a token, share of 3-grams: beyond the unsteered texts
 DRAWS = 2000
+CLAIMED = {
+    "shift": "Text written under a push reads as the pushed emotion",
+    "word": "After text written under a push the emotion's own word is expected",
+}
 MEASURES = {"shift": "probe score (sd of neutral tokens)", "word": "log-odds of the emotion's word (nats)"}
 
 
@@ -139,17 +143,15 @@ class Effect:
             "paper": "text turns towards the emotion at 0.5; Qwen2.5-0.5B: 6 of 12 texts name it at 0.3-0.8",
         }  # fmt: skip
         if not len(intact):
-            said = "no strength left the text intact"
-            return (Claim("Text written under a push reads as the pushed emotion", statistic=said, **shared),)
+            return tuple(
+                Claim(claim, statistic="no strength left the text intact", **shared) for claim in CLAIMED.values()
+            )
         row = table.loc[intact.max()]
         at = f"at strength {intact.max():g}, the strongest that leaves text intact"
         return tuple(
             Claim(claim, statistic=f"{MEASURES[name]}, steered - unsteered, {at}", value=row[name],
                   low=row[f"{name}_low"], high=row[f"{name}_high"], null=row[f"{name}_null"], **shared)
-            for name, claim in (
-                ("shift", "Text written under a push reads as the pushed emotion"),
-                ("word", "After text written under a push the emotion's own word is expected"),
-            )
+            for name, claim in CLAIMED.items()
         )  # fmt: skip
 
     def _row(self, strength: float) -> dict:

@@ -156,14 +156,14 @@ class NextWord:
         same |= {"paper": "said, not measured: no loss and no ablation in the paper"}
         needs = {"reason": "the texts measured lack what this claim compares"}
         claims = []
-        said = "emotion directions help to predict the next token of emotional text"
+        said = "Emotion directions help to predict the next token of emotional text"
         row = self._row(HELD_OUT) if self._has(HELD_OUT) else None
         what = "rise of the loss in held-out stories without them (nats a token)"
         claims.append(Claim(said, statistic=what, **same, **(needs if row is None else _numbers(row, "texts"))))
         for name in list(CONTRASTS)[:2]:
             row = self._contrast(*CONTRASTS[name]) if self._has(*CONTRASTS[name]) else None
             what = f"rise of the loss, emotional minus neutral text, {name} (nats a token)"
-            said = f"they help more where the text is emotional: {name}"
+            said = f"Emotion directions help more where the text is emotional: {name}"
             claims.append(Claim(said, statistic=what, **same, **(needs if row is None else _numbers(row, "texts"))))
         return tuple(claims)
 

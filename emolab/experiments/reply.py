@@ -96,8 +96,8 @@ class Reply:
         rows = (self.statistics.loc[(START, REPLY)], self.advantages.loc[SAME])
         better = "r minus r of the user's last token, same distances"
         texts = (
-            ("what is represented at the start of the reply predicts the emotion of the reply", "r over emotions"),
-            ("it predicts it better than the user's last token does", better),
+            ("What is represented at the start of the reply predicts the emotion of the reply", "r over emotions"),
+            ("The start of the reply predicts its emotion better than the user's last token does", better),
         )
         return tuple(
             Claim(said, statistic=what, value=row.r, low=row.low, high=row.high, null=row.turned_95, **same)

@@ -18,7 +18,7 @@ from emolab.directions import unit
 from emolab.errors import EmolabError
 from emolab.model import Subject
 from emolab.nulls import KINDS, random_directions
-from emolab.unembed import Unembed, first_tokens, shown, unembedding
+from emolab.unembed import Unembed, beginnings, shown, unembedding
 from emolab.vectors import EmotionVectors
 
 AMONG = 20  # an emotion counts as named if a word of it is among so many top tokens
@@ -138,7 +138,7 @@ def logit_lens(
     kept = [vectors.index(name) for name in chosen]
     layer = vectors.layers[vectors.row(layer)]
     unembed, rng = unembedding(subject), np.random.default_rng(seed)
-    own = [first_tokens(subject, name) for name in vectors.emotions]
+    own = [beginnings(subject, name) for name in vectors.emotions]
     words, profile, rates = {}, [], {}
     for here in vectors.layers:
         logits = _centred(subject, unembed, vectors.vectors[:, vectors.row(here)])

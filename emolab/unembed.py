@@ -12,7 +12,7 @@ from emolab.model import Subject
 Unembed = Callable[[torch.Tensor], torch.Tensor]
 
 
-def first_tokens(subject: Subject, word: str) -> set[int]:
+def beginnings(subject: Subject, word: str) -> set[int]:
     """The first token that is no blank of a word, with and without a leading blank and a capital."""
     found = set()
     for form in {word, word.capitalize()}:

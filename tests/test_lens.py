@@ -10,7 +10,7 @@ from conftest import ARCHITECTURES, NEUTRAL, tiny_stories, tiny_subject, tiny_te
 import emolab as el
 from emolab.lens import RATES, _centred, _hit_matrix, logit_lens
 from emolab.nulls import KINDS
-from emolab.unembed import first_tokens, shown, through_model, unembedding
+from emolab.unembed import beginnings, shown, through_model, unembedding
 
 EMOTIONS = ("dark", "warm", "cold", "bright", "heart", "smiled", "cried", "shook")  # words of the tiny tokenizer
 
@@ -131,9 +131,9 @@ def test_hits_are_counted_by_token():
 
 
 def test_words_have_tokens_with_and_without_blank_and_capital(subject):
-    texts = {subject.tokenizer.decode([i]) for i in first_tokens(subject, "happy")}
+    texts = {subject.tokenizer.decode([i]) for i in beginnings(subject, "happy")}
     assert {"happy", " happy", "Happy", " Happy"} >= texts and len(texts) >= 3
-    assert all(subject.tokenizer.decode([i]).strip() for name in el.emotions() for i in first_tokens(subject, name))
+    assert all(subject.tokenizer.decode([i]).strip() for name in el.emotions() for i in beginnings(subject, name))
     blank = subject.tokenizer(" happy", add_special_tokens=False)["input_ids"][0]
     assert shown(subject, blank) == "·happy"
 

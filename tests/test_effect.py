@@ -134,7 +134,7 @@ def test_a_planted_push_writes_its_word_and_reads_so(finder):
 def test_the_rule_wants_effect_and_intact_text(finder, monkeypatch):
     monkeypatch.setattr(effect, "MOST_LOSS", -9)
     assert finder.proposed == () and finder.strength is None and "text intact: none" in finder.verdict()
-    assert [claim.verdict for claim in finder.claims()] == ["does not replicate"]
+    assert [claim.verdict for claim in finder.claims()] == ["does not replicate"] * 2
     monkeypatch.setattr(effect, "MOST_LOSS", 99)
     monkeypatch.setattr(effect, "MOST_REPEATS", 1)
     table = finder.table()

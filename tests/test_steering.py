@@ -11,7 +11,10 @@ from emolab.steering import ablate, steer
 
 
 def hooks(subject) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in subject.model.modules())
+    """How many hooks of ours there are; transformers leaves some of its own."""
+    modules = list(subject.model.modules())
+    found = [hook for m in modules for hook in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())]
+    return sum(getattr(hook, "__module__", "").startswith("emolab") for hook in found)
 
 
 def push_of(vectors, emotion, strength, layer) -> np.ndarray:

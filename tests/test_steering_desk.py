@@ -126,7 +126,8 @@ def test_other_cells_are_not_pushed_meanwhile(desk, slow, tiny):
     assert desk.running and all((one == plain).all() for one in found)
     desk.stop()
     desk.wait(20)
-    assert not any(block._forward_hooks for block in tiny.blocks)
+    left = [hook for block in tiny.blocks for hook in block._forward_hooks.values()]  # transformers leaves some
+    assert not [hook for hook in left if hook.__module__.startswith("emolab")]
 
 
 def test_changes_while_it_writes_do_not_reach_it(desk, slow):

@@ -141,3 +141,17 @@ def test_python_m_emolab_is_emolab():
     run = subprocess.run([sys.executable, "-m", "emolab", "model", "path", "nope"], capture_output=True, text=True)
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr == "emolab: unknown embedded model 'nope': there are: smollm2-135m-instruct\n"
+
+
+def test_card(emolab, folder, tiny_vectors, tmp_path, monkeypatch, cache):
+    """The verdicts are printed and the card is written, with vectors from a file."""
+    from emolab import card
+    from emolab.claims import Claim
+
+    good = Claim("danger raises fear", "reading", "", "share", value=0.9, low=0.8, high=1.0, chance=0.5, null=0.7)
+    monkeypatch.setattr(card, "CHAPTERS", {"one": lambda subject, vectors, seed: [good]})
+    vectors, out = tiny_vectors.save(tmp_path / "tiny.safetensors"), tmp_path / "out"
+    code, printed, _ = emolab("card", "--model", folder, "--vectors", vectors, "--out", out)
+    assert code == 0 and "replicates  danger raises fear" in printed
+    assert json.loads((out / "card.json").read_text())["claims"][0]["verdict"] == "replicates"
+    assert {path.name for path in out.iterdir()} == {"card.html", "card.md", "card.json"}

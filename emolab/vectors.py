@@ -161,6 +161,12 @@ class EmotionVectors:
         clean = self.vectors - np.einsum("elc,lcd->eld", along, components)
         return replace(self, vectors=clean.astype(np.float32), info=self.info | {"denoised": True})
 
+    def need_evidence(self) -> Evidence:
+        """The story means that nulls are made from. Raises EmolabError if the vectors come without them."""
+        if self.evidence is None:
+            raise EmolabError("the nulls need the story means: use whole vectors with their evidence, not a selection")
+        return self.evidence
+
     def check(self, subject: Subject) -> None:
         """Raises EmolabError if these vectors were made for another model."""
         sample, other = (np.frombuffer(bytes.fromhex(s), ">i2") for s in (self.info["weights"], subject.weight_sample))

@@ -106,6 +106,17 @@ def full_disk(size: int = 1000):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+@contextmanager
+def counted(subject: el.Subject):
+    """While open, how often the model has run, as a list that grows."""
+    ran = []
+    handle = subject.model.base_model.register_forward_pre_hook(lambda *_: ran.append(1))
+    try:
+        yield ran
+    finally:
+        handle.remove()
+
+
 @pytest.fixture(scope="session")
 def tiny() -> el.Subject:
     """A tiny random llama."""

@@ -5,7 +5,7 @@ from html import unescape
 
 import numpy as np
 import pytest
-from conftest import tiny_text
+from conftest import counted, tiny_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_prompt_lab import NASTY, Page
@@ -38,11 +38,8 @@ def scope(long_tiny, long_vectors, found):
 
 @pytest.fixture
 def forwards(long_tiny):
-    """How often the model has run, as a list that grows."""
-    ran = []
-    handle = long_tiny.model.base_model.register_forward_pre_hook(lambda *_: ran.append(1))
-    yield ran
-    handle.remove()
+    with counted(long_tiny) as ran:
+        yield ran
 
 
 def words(scope) -> str:

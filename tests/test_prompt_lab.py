@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from conftest import counted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -37,11 +38,8 @@ def lab(tiny, tiny_vectors) -> PromptLab:
 
 @pytest.fixture
 def forwards(tiny):
-    """How often the model has run, as a list that grows."""
-    ran = []
-    handle = tiny.model.base_model.register_forward_pre_hook(lambda *_: ran.append(1))
-    yield ran
-    handle.remove()
+    with counted(tiny) as ran:
+        yield ran
 
 
 def scores(lab: PromptLab, side: int = 0) -> np.ndarray:
@@ -296,7 +294,7 @@ def test_the_code_makes_the_same_figure(tiny, tiny_vectors, arguments, monkeypat
 
 def test_the_freeze_button_fills_the_place_under_the_lab(lab, monkeypatch):
     shown = []
-    monkeypatch.setattr("emolab.widgets.prompt_lab.display", lambda data, **how: shown.append((data, how)))
+    monkeypatch.setattr("emolab.widgets.live.display", lambda data, **how: shown.append((data, how)))
     lab._ipython_display_()
     lab._handle_custom_msg({"do": "freeze"}, [])
     (_, (empty, place), (frozen, update)) = shown

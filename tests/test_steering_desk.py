@@ -223,7 +223,7 @@ def test_the_code_makes_the_same_texts(desk, tiny, tiny_vectors):
 
 def test_the_freeze_button_fills_the_place_under_the_desk(desk, monkeypatch):
     shown = []
-    monkeypatch.setattr(module, "display", lambda data, **how: shown.append((data, how)))
+    monkeypatch.setattr("emolab.widgets.live.display", lambda data, **how: shown.append((data, how)))
     desk._ipython_display_()
     desk._handle_custom_msg({"do": "freeze"}, [])
     (_, (empty, place), (frozen, update)) = shown

@@ -117,8 +117,7 @@ def implicit_scenarios(subject: Subject, vectors: EmotionVectors, seed: int = 0)
     or a message beyond the context window.
     """
     vectors.check(subject)
-    if vectors.evidence is None:
-        raise EmolabError("the nulls need the story means: use whole vectors with their evidence, not a selection")
+    vectors.need_evidence()
     prompts = [prompt for prompt in data.prompts("scenarios") if prompt["emotion"] in vectors.emotions]
     truth = np.array([prompt["emotion"] for prompt in prompts])
     if len(set(truth)) < 2:

@@ -14,7 +14,6 @@ from scipy.stats import rankdata
 from emolab.activations import read
 from emolab.claims import Claim
 from emolab.directions import METRICS
-from emolab.errors import EmolabError
 from emolab.experiments.paired import random_probes
 from emolab.model import Subject
 from emolab.vectors import EmotionVectors
@@ -149,8 +148,7 @@ def intensity(subject: Subject, vectors: EmotionVectors, seed: int = 0) -> Inten
     Raises EmolabError for vectors of another model, without evidence, or without afraid, calm, happy and sad.
     """
     vectors.check(subject)
-    if vectors.evidence is None:
-        raise EmolabError("the nulls need the story means: use whole vectors with their evidence, not a selection")
+    vectors.need_evidence()
     rows = [vectors.index(name) for name in EMOTIONS]
     hidden = {  # each [x, layer, d_model]
         sweep.name: np.stack(

@@ -9,7 +9,6 @@ import numpy as np
 
 from emolab.claims import Claim
 from emolab.directions import fit
-from emolab.errors import EmolabError
 from emolab.vectors import EmotionVectors
 
 DRAWS = 10_000  # of the bootstrap and of sign flips
@@ -18,8 +17,7 @@ DIRECTIONS = 2_000  # of each null
 
 def check_families(vectors: EmotionVectors, families: dict[str, tuple[Sequence[str], int]]) -> None:
     """Raises EmolabError for vectors without evidence or without an emotion of a family."""
-    if vectors.evidence is None:
-        raise EmolabError("the nulls need the story means: use whole vectors with their evidence, not a selection")
+    vectors.need_evidence()
     for names, _ in families.values():
         for name in names:
             vectors.index(name)

@@ -125,8 +125,7 @@ def reply_emotion(
     Raises EmolabError for vectors of another model or without evidence, too few tokens, or fewer than 8 replies.
     """
     vectors.check(subject)
-    if vectors.evidence is None:
-        raise EmolabError("the nulls need the story means: use whole vectors with their evidence, not a selection")
+    vectors.need_evidence()
     if tokens < LEAST:
         raise EmolabError(f"replies of {tokens} tokens are too short to judge: ask for {LEAST} at least")
     if messages is None:

@@ -16,7 +16,6 @@ from emolab import data
 from emolab.activations import read
 from emolab.claims import Claim
 from emolab.directions import fit, unit
-from emolab.errors import EmolabError
 from emolab.experiments import paired
 from emolab.model import Subject
 from emolab.vectors import EmotionVectors
@@ -107,8 +106,7 @@ def speakers(subject: Subject, vectors: EmotionVectors, seed: int = 0) -> Speake
     context window too short for a dialogue.
     """
     vectors.check(subject)
-    if vectors.evidence is None:
-        raise EmolabError("the nulls need the story means: use whole vectors with their evidence, not a selection")
+    vectors.need_evidence()
     dialogues, rng = data.prompts("dialogues"), np.random.default_rng(seed)
     states = tuple(sorted({d[f"{side}_state"] for d in dialogues for side in SIDES}))
     rows = [vectors.index(state) for state in states]

@@ -3,7 +3,8 @@
 For the prompt lab, `lab_view.py` turns readouts into arrays to draw, `prompt_lab.py` and `prompt_lab.js` draw them live
 in Jupyter, `twin.py` draws them as HTML that needs neither kernel nor script. `brevity_scope.py` shows figures and
 words of the results on how brief an emotion is.
-`steering_desk.py` and `steering_desk.js` write text side by side; `common.js` is what the two front ends share.
+`steering_desk.py` and `steering_desk.js` write text side by side; `live.py` and `common.js` are what
+these two share.
 """
 
 from pathlib import Path

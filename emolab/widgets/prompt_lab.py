@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import anywidget
 import traitlets as t
-from IPython.display import display
 
 from emolab.directions import METRICS
 from emolab.errors import EmolabError
@@ -20,6 +18,7 @@ from emolab.readout import UNITS, Readout, check_chat, readout
 from emolab.vectors import EmotionVectors
 from emolab.widgets import front
 from emolab.widgets.lab_view import SLOT, Look, View, filled, sound, sweep_values, sweep_view, text_view
+from emolab.widgets.live import LiveWidget
 from emolab.widgets.twin import Frozen, twin
 
 MOST_TOKENS = 1024  # of a text in the lab: beyond, a strip can't be read and an edit takes seconds
@@ -44,7 +43,7 @@ INPUTS = (
 )  # fmt: skip
 
 
-class PromptLab(anywidget.AnyWidget):
+class PromptLab(LiveWidget):
     """The live prompt lab; made by `prompt_lab()`. Set its traits to drive it from Python.
 
     mode : 'one' text, 'compare' two, or 'sweep' a number
@@ -97,20 +96,9 @@ class PromptLab(anywidget.AnyWidget):
         """What is on display, as HTML that needs neither kernel nor script."""
         return Frozen(twin(self._view, self.shown))
 
-    def _repr_mimebundle_(self, **_options: Any) -> tuple[dict, dict]:
-        data, metadata = super()._repr_mimebundle_() or ({}, {})
-        return data | {"text/html": self.freeze().html}, metadata
-
-    def _ipython_display_(self) -> None:
-        """The lab, and under it a place for what gets frozen."""
-        data, metadata = self._repr_mimebundle_()
-        display(data, metadata=metadata, raw=True)
-        display({"text/html": ""}, raw=True, display_id=f"frozen-{self.model_id}")
-
     def _asked_to(self, _widget: Any, content: Any, _buffers: Any) -> None:
         if isinstance(content, dict) and content.get("do") == "freeze":
-            data = {"text/html": self.freeze().html}
-            display(data, raw=True, display_id=f"frozen-{self.model_id}", update=True)
+            self._show_frozen()
 
     def _update(self, _change: Any = None) -> None:
         """Answer a change, once for all traits that changed together. On an error the last view stays."""

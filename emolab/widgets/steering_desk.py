@@ -12,10 +12,8 @@ import time
 from contextlib import closing
 from typing import Any
 
-import anywidget
 import numpy as np
 import traitlets as t
-from IPython.display import display
 
 from emolab.errors import EmolabError
 from emolab.model import Subject
@@ -24,6 +22,7 @@ from emolab.vectors import EmotionVectors
 from emolab.widgets import front
 from emolab.widgets.desk_view import SIDES, Written, desk_twin, read_again
 from emolab.widgets.lab_view import SD_RANGE, sound, visible
+from emolab.widgets.live import LiveWidget
 from emolab.widgets.twin import Frozen
 from emolab.writing import Both, own_hooks, side_by_side
 
@@ -37,7 +36,7 @@ POSITIONS = {"all": None, "prompt": "prompt", "generated": "generated"}
 _WRITING = threading.Lock()  # one text at a time, whatever the number of desks
 
 
-class SteeringDesk(anywidget.AnyWidget):
+class SteeringDesk(LiveWidget):
     """The live desk; made by `steering_desk()`. Set its traits and call `run()` to drive it from Python.
 
     text, chat : what to write on from, as it is or as a user's message in the chat template
@@ -237,22 +236,12 @@ class SteeringDesk(anywidget.AnyWidget):
             desk_twin(self._where or self._asked()["where"], self.caption, self.written, self._emotions, self.shown)
         )
 
-    def _repr_mimebundle_(self, **_options: Any) -> tuple[dict, dict]:
-        data, metadata = super()._repr_mimebundle_() or ({}, {})
-        return data | {"text/html": self.freeze().html}, metadata
-
-    def _ipython_display_(self) -> None:
-        """The desk, and under it a place for what gets frozen."""
-        data, metadata = self._repr_mimebundle_()
-        display(data, metadata=metadata, raw=True)
-        display({"text/html": ""}, raw=True, display_id=f"frozen-{self.model_id}")
-
     def _asked_to(self, _widget: Any, content: Any, _buffers: Any) -> None:
         do = content.get("do") if isinstance(content, dict) else None
         if do == "stop":
             self.stop()
         elif do == "freeze":
-            display({"text/html": self.freeze().html}, raw=True, display_id=f"frozen-{self.model_id}", update=True)
+            self._show_frozen()
 
     def _call(self) -> str:
         """The call that makes the same texts."""

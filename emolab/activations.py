@@ -8,8 +8,9 @@ applied.
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -31,13 +32,19 @@ class Means:
     means : [text, layer, d_model] float32
     norms : [text, layer] mean length of the residual stream over the same tokens
     tokens : [text] how many tokens were averaged
+    lengths : [text] how many tokens there are in all
     layers : the layer numbers along axis 1
     """
 
     means: np.ndarray
     norms: np.ndarray
     tokens: np.ndarray
+    lengths: np.ndarray
     layers: tuple[int, ...]
+
+    def __getitem__(self, rows: slice) -> "Means":
+        """Those of some texts."""
+        return Means(self.means[rows], self.norms[rows], self.tokens[rows], self.lengths[rows], self.layers)
 
 
 def all_layers(subject: Subject) -> tuple[int, ...]:
@@ -78,7 +85,7 @@ def mean_activations(
     layers: Sequence[int] | None = None,
     offset: int = 10,
     folder: Path | None = None,
-    progress: str | None = "reading",
+    progress: str | tqdm | None = "reading",
 ) -> Means:
     """The mean residual stream of each text over its tokens from `offset` on (paper section 1.2: there 50).
 
@@ -87,7 +94,7 @@ def mean_activations(
     layers : which to read; default 1..n_layers.
     offset : the first token that counts; token 0 carries a huge norm and should never be in a mean.
     folder : keep finished batches there, so that an interrupted call goes on where it stopped.
-    progress : label of the progress bar, None for none.
+    progress : label of the progress bar, None for none, or a bar to advance.
 
     Raises
     ------
@@ -121,7 +128,8 @@ def mean_activations(
             _check_finite(subject, store.means[batch], layers)
             store.finish(number)
             advance(batch)
-    return Means(store.means, store.norms, np.array([len(i) - offset for i in ids]), layers)
+    lengths = np.array([len(i) for i in ids])
+    return Means(store.means, store.norms, lengths - offset, lengths, layers)
 
 
 def sample_tokens(
@@ -218,12 +226,14 @@ def brisk_attention(subject: Subject, ids: Sequence[Sequence[int]]) -> Iterator[
 # --- batches -----------------------------------------------------------------------------------------------------
 
 
-def encode_all(subject: Subject, texts: Sequence[str], offset: int) -> list[list[int]]:
-    """Token ids of each text; raises EmolabError, naming the text, where one can't be used."""
+def encode_all(subject: Subject, texts: Sequence[str], offset: int, first: int = 0) -> list[list[int]]:
+    """Token ids of each text; raises EmolabError, naming the text by its number from `first` on, where one can't be
+    used.
+    """
     if not len(texts):
         raise EmolabError("there are no texts to read: give at least one")
     found = []
-    for number, text in enumerate(texts):
+    for number, text in enumerate(texts, first):
         try:
             ids = subject.encode(text)
         except EmolabError as error:
@@ -272,17 +282,23 @@ def pad(ids: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.
 
 
 @contextmanager
-def _bar(label, ids, batches, todo) -> Iterator[Callable[[list[int]], None]]:
-    tokens = 0
+def _bar(progress: str | tqdm | None, ids, batches, todo) -> Iterator[Callable[[list[int]], None]]:
+    """What to call after each batch, to advance a bar of our own or that of a larger whole."""
+    start, tokens = time.monotonic(), 0
     done = len(ids) - sum(len(batches[number]) for number in todo)
-    with tqdm(total=len(ids), initial=done, desc=label, unit=" texts", disable=label is None, smoothing=0.1) as bar:
+    if whole := isinstance(progress, tqdm):
+        bar = progress
+        bar.update(done)
+    else:
+        bar = tqdm(total=len(ids), initial=done, desc=progress, unit=" texts", disable=progress is None, smoothing=0.1)
 
-        def advance(batch: list[int]) -> None:
-            nonlocal tokens
-            tokens += sum(len(ids[i]) for i in batch)
-            bar.update(len(batch))
-            bar.set_postfix_str(f"{tokens / max(bar.format_dict['elapsed'], 1e-9):,.0f} tokens/s")
+    def advance(batch: list[int]) -> None:
+        nonlocal tokens
+        tokens += sum(len(ids[i]) for i in batch)
+        bar.update(len(batch))
+        bar.set_postfix_str(f"{tokens / (time.monotonic() - start):,.0f} tokens/s")
 
+    with nullcontext() if whole else bar:
         yield advance
 
 

@@ -59,7 +59,7 @@ def run(
 def extract(
     out: Path,
     model: Model = "smollm2-135m-instruct",
-    stories: Annotated[Path | None, typer.Option(help="Stories of your own, one JSON object a line.")] = None,
+    stories: Annotated[Path | None, typer.Option(help="Stories of your own: JSON lines or parquet.")] = None,
     settings: Settings = 12,
     layers: Layers = "",
     dtype: Annotated[
@@ -67,6 +67,8 @@ def extract(
     ] = "",
     denoise: Annotated[bool, typer.Option(help="Project the neutral texts' components out of the vectors.")] = False,
     compact: Annotated[bool, typer.Option(help="Store the probes in float16.")] = False,
+    ray: Annotated[bool, typer.Option("--ray", help="Read on a Ray cluster; without one, on Ray here.")] = False,
+    address: Annotated[str, typer.Option(help="With --ray: 'host:6379' or 'ray://host:10001'.")] = "auto",
 ) -> None:
     """Make emotion vectors and write them to OUT (.safetensors), with the evidence they are judged by."""
     import torch
@@ -87,6 +89,7 @@ def extract(
         held_out=HeldOut.shipped(settings),
         denoise=denoise,
         anew=True,
+        cluster=address if ray else None,
     )
     save(vectors, out, compact=compact)
     print(f"{vectors} -> {out}")

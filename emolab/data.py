@@ -4,10 +4,13 @@ Nothing here knows about models. Where every text comes from is said in `data/RE
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from bisect import insort
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
-from hashlib import sha256
+from hashlib import blake2b, sha256
+from itertools import count, islice
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +25,7 @@ CORPORA = {
     "implicit": "implicit.jsonl",  # layer and metric are chosen on these
     "implicit_second": "implicit_second.jsonl",  # test only
 }
+SAMPLE = 2400  # stories of a corpus that are kept as evidence: emolab's own whole
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,15 @@ class Story:
     emotion: str
     text: str
     part: str = ""
+
+    @property
+    def as_json(self) -> bytes:
+        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False).encode(errors="surrogatepass")
+
+    @property
+    def key(self) -> bytes:
+        """A short hash. The stories with the smallest ones are a sample that does not depend on their order."""
+        return blake2b(self.as_json, digest_size=8).digest()
 
 
 @cache
@@ -66,13 +79,72 @@ def norms() -> pd.DataFrame:
     return pd.read_csv(DATA / "russell_mehrabian_1977.csv", index_col="emotion", comment="#")
 
 
-def stories(source: str | Path = "stories", emotions: Sequence[str] | None = None) -> list[Story]:
-    """The stories of one of emolab's corpora, or of a JSON-lines file of your own.
+@dataclass(frozen=True)
+class StoryFile:
+    """Stories in a file, read from disk anew each time one goes through them: it may be larger than memory.
+
+    path : JSON lines, or a .parquet table (needs pyarrow); of each object or row `emotion`, `text` and, if it is
+        there, `part` are read.
+
+    Going through it raises EmolabError for a file that is missing or broken; the message names file and line.
+    """
+
+    path: Path
+
+    def __iter__(self) -> Iterator[Story]:
+        found = False
+        for number, row in _table_rows(self.path) if self.path.suffix == ".parquet" else _rows(self.path):
+            found = True
+            yield _story(self.path, number, row)
+        if not found:
+            raise EmolabError(
+                f"{self.path} holds no stories: it needs one JSON object a line, with 'emotion' and 'text'"
+            )
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a first look at a corpus tells.
+
+    emotions, parts : names in alphabetical order
+    counts : stories of each emotion
+    sample : keys of SAMPLE stories at most, about as many of each emotion
+    hash : of all stories in their order
+    """
+
+    emotions: tuple[str, ...]
+    parts: tuple[str, ...]
+    counts: tuple[int, ...]
+    sample: frozenset[bytes]
+    hash: str
+
+    @property
+    def n(self) -> int:
+        return sum(self.counts)
+
+
+def survey(corpus: Iterable[Story]) -> Survey:
+    """Go through a corpus once. Raises EmolabError where a story in a file is broken."""
+    digest, parts = sha256(), set()
+    counts, keys = Counter(), defaultdict(list)
+    for story in corpus:
+        digest.update(story.as_json)
+        counts[story.emotion] += 1
+        parts.add(story.part)
+        insort(keys[story.emotion], story.key)
+        del keys[story.emotion][SAMPLE:]
+    names = tuple(sorted(counts))
+    sample = frozenset(key for some in keys.values() for key in some[: max(SAMPLE // len(names), 1)])
+    return Survey(names, tuple(sorted(parts)), tuple(counts[name] for name in names), sample, digest.hexdigest())
+
+
+def stories(source: str | Path = "stories", emotions: Iterable[str] | None = None) -> list[Story]:
+    """The stories of one of emolab's corpora, or of a file of your own.
 
     Parameters
     ----------
-    source : 'stories', 'implicit', 'implicit_second', or the path of a file with one object a line that has
-        `emotion`, `text` and optionally `part`.
+    source : 'stories', 'implicit', 'implicit_second', or the path of a JSON-lines file with one object a line that
+        has `emotion`, `text` and optionally `part`, or of a .parquet table with these columns.
     emotions : keep only these.
 
     Raises
@@ -82,17 +154,29 @@ def stories(source: str | Path = "stories", emotions: Sequence[str] | None = Non
     >>> len(stories("implicit_second"))
     384
     """
-    path = DATA / CORPORA[str(source)] if str(source) in CORPORA else Path(source)
-    found = [_story(path, number, row) for number, row in _rows(path)]
-    if not found:
-        raise EmolabError(f"{path} holds no stories: it needs one JSON object a line, with 'emotion' and 'text'")
+    found = list(story_file(source))
     if emotions is None:
         return found
-    known = sorted({story.emotion for story in found})
-    for emotion in emotions:
-        if emotion not in known:
-            raise unknown("emotion", emotion, known)
-    return [story for story in found if story.emotion in set(emotions)]
+    known, wanted = {story.emotion for story in found}, set(emotions)
+    for emotion in wanted - known:
+        raise unknown("emotion", emotion, sorted(known))
+    return [story for story in found if story.emotion in wanted]
+
+
+def story_file(source: str | Path) -> StoryFile:
+    """One of emolab's corpora by its name, or a file of your own."""
+    return StoryFile(DATA / CORPORA[str(source)] if str(source) in CORPORA else Path(source))
+
+
+def chunks(stories: Iterable[Story], size: int) -> Iterator[list[Story]]:
+    """The stories in lists of `size`, the last one shorter.
+
+    >>> [len(chunk) for chunk in chunks([Story("sad", "...")] * 5, size=2)]
+    [2, 2, 1]
+    """
+    rest = iter(stories)
+    while chunk := list(islice(rest, size)):
+        yield chunk
 
 
 def neutral() -> list[str]:
@@ -116,38 +200,60 @@ def prompts(name: str) -> list[dict]:
     return [row for _, row in _rows(known[name])]
 
 
-def corpus_hash(texts: Sequence[Story]) -> str:
+def corpus_hash(texts: Iterable[Story]) -> str:
     """sha256 over the stories, in the order given; two corpora with one hash are the same corpus."""
-    digest = sha256()
-    for story in texts:
-        digest.update(json.dumps(asdict(story), sort_keys=True, ensure_ascii=False).encode())
-    return digest.hexdigest()
+    return survey(texts).hash
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict]]:
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        with path.open(encoding="utf-8", newline="\n") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, _row(path, number, line)
     except FileNotFoundError:
         raise EmolabError(
             f"there is no file {path}: give a path to a .jsonl file or one of {', '.join(CORPORA)}"
         ) from None
     except (UnicodeDecodeError, IsADirectoryError) as error:
         raise EmolabError(f"{path} can't be read as UTF-8 text ({error}): save it as JSON lines in UTF-8") from None
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise EmolabError(
-                    f"{path}, line {number}: not valid JSON ({error.msg}, column {error.colno})"
-                ) from None
-            if not isinstance(row, dict):
-                raise EmolabError(f"{path}, line {number}: expected an object in {{...}}, found {type(row).__name__}")
-            yield number, row
+
+
+def _row(path: Path, number: int, line: str) -> dict:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise EmolabError(f"{path}, line {number}: not valid JSON ({error.msg}, column {error.colno})") from None
+    if not isinstance(row, dict):
+        raise EmolabError(f"{path}, line {number}: expected an object in {{...}}, found {type(row).__name__}")
+    return row
+
+
+def _table_rows(path: Path) -> Iterator[tuple[int, dict]]:
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise EmolabError(
+            f"reading {path.name} needs pyarrow: pip install 'emolab[cluster]', or save JSON lines"
+        ) from None
+    from pyarrow import ArrowException
+
+    numbers = count(1)
+    try:
+        with parquet.ParquetFile(path) as table:
+            columns = [name for name in ("emotion", "text", "part") if name in table.schema_arrow.names]
+            for batch in table.iter_batches(batch_size=1024, columns=columns):
+                for row in batch.to_pylist():
+                    yield next(numbers), {key: value for key, value in row.items() if value is not None}
+    except FileNotFoundError:
+        raise EmolabError(f"there is no file {path}") from None
+    except (ArrowException, OSError) as error:
+        raise EmolabError(f"{path} is not a parquet table that can be read ({error}): write it anew") from None
 
 
 def _story(path: Path, number: int, row: dict) -> Story:
     for key in ("emotion", "text"):
         if not isinstance(row.get(key), str) or not row[key].strip():
             raise EmolabError(f"{path}, line {number}: '{key}' is missing or empty")
-    return Story(row["emotion"], row["text"], str(row.get("part", "")))
+    part = row.get("part")
+    return Story(row["emotion"], row["text"], "" if part is None else str(part))

@@ -5,7 +5,8 @@
 with it: raw projections are ruled by the few coordinates that carry most of a model's variance.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ import pandas as pd
 from scipy.linalg import cho_factor, cho_solve
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from emolab.data import Story
+from emolab.data import Story, chunks
 
 SHRINKAGE = 0.3
 METRICS = ("vector", "probe")
@@ -70,20 +71,36 @@ def fit(stories: Labelled, weights: np.ndarray | None = None) -> Fit:
     """
     names, emotion = np.unique(stories.emotions, return_inverse=True)
     parts, part = np.unique(stories.parts, return_inverse=True)
-    weights = np.ones(len(stories)) if weights is None else weights / weights.mean()
-    rows = np.arange(len(stories))
-    design = np.zeros((len(stories), len(names) + len(parts)))  # [text, emotion + part] one-hot
-    design[rows, emotion] = 1
-    design[rows, len(names) + part] = 1
+    weights = np.ones(len(stories)) if weights is None else weights
     means = stories.means.astype(np.float64)
-    weighted = design * weights[:, None]
-    effects = np.linalg.pinv(weighted.T @ design, hermitian=True) @ (weighted.T @ means)  # [emotion + part, d_model]
-    vectors = effects[: len(names)]
+    weighted = means * weights[:, None]  # [text, d_model]
+    cells = np.zeros((len(names), len(parts)))
+    np.add.at(cells, (emotion, part), weights)
+    sums = np.zeros((len(names) + len(parts), means.shape[1]))
+    np.add.at(sums, emotion, weighted)
+    np.add.at(sums, len(names) + part, weighted)
+    return fit_sums(names, cells, sums, means.T @ weighted, len(stories))
+
+
+def fit_sums(names: Sequence[str], cells: np.ndarray, sums: np.ndarray, squares: np.ndarray, n: int) -> Fit:
+    """The same from sums over n stories, all that the fit needs.
+
+    cells : [emotion, part] sum of the stories' weights
+    sums : [emotion + part, d_model] weighted sum of the means of each emotion's stories, then of each part's
+    squares : [d_model, d_model] weighted sum of the outer products of the means
+    """
+    of_emotion, of_part = (np.diag(cells.sum(axis)) for axis in (1, 0))
+    effects = np.linalg.pinv(np.block([[of_emotion, cells], [cells.T, of_part]]), hermitian=True) @ sums
+    vectors, settings = effects[: len(names)], effects[len(names) :]  # [emotion, d_model], [part, d_model]
     centre = vectors.mean(0)
-    residual = means - design @ effects  # [text, d_model]
-    freedom = max(len(stories) - len(names) - len(parts) + 1, 1)
-    covariance = residual.T @ residual / freedom
-    return Fit(tuple(names.tolist()), vectors - centre, effects[len(names) :].mean(0) + centre, shrink(covariance))
+    residual = squares - effects.T @ sums  # least squares leave nothing along what is fitted
+    freedom = max(n - sum(cells.shape) + 1, 1) * cells.sum() / n
+    return Fit(
+        tuple(map(str, names)),
+        vectors - centre,
+        settings.mean(0) + centre,
+        shrink((residual + residual.T) / (2 * freedom)),
+    )
 
 
 def shrink(covariance: np.ndarray) -> np.ndarray:
@@ -139,17 +156,22 @@ def summary(rank: np.ndarray) -> dict[str, float]:
     }
 
 
-def lexical_ranks(train: Sequence[Story], texts: Sequence[Story], genre: Sequence[Story] | None = None) -> np.ndarray:
+def lexical_ranks(train: Iterable[Story], texts: Sequence[Story], genre: Sequence[Story] | None = None) -> np.ndarray:
     """The same ranks from words alone: the nearest TF-IDF centroid of each emotion's training stories.
 
     Texts are centred on the mean of `genre` (default: of themselves), as activations are in `identify`; without
-    that the baseline would be weaker than it need be.
+    that the baseline would be weaker than it need be. Goes through `train` twice.
     """
-    vectorizer = TfidfVectorizer(sublinear_tf=True)
-    rows = vectorizer.fit_transform([story.text for story in train])  # [text, word]
-    labels = np.array([story.emotion for story in train])
-    emotions = np.unique(labels)
-    centroids = np.stack([np.asarray(rows[labels == emotion].mean(0))[0] for emotion in emotions])
+    vectorizer = TfidfVectorizer(sublinear_tf=True).fit(story.text for story in train)
+    sums, counts = {}, Counter()  # by emotion: [word], stories
+    for chunk in chunks(train, 1024):
+        rows = vectorizer.transform([story.text for story in chunk])  # [text, word]
+        labels = np.array([story.emotion for story in chunk])
+        for emotion in np.unique(labels):
+            sums[emotion] = sums.get(emotion, 0) + np.asarray(rows[labels == emotion].sum(0))[0]
+        counts.update(labels.tolist())
+    emotions = sorted(counts)
+    centroids = np.stack([sums[emotion] / counts[emotion] for emotion in emotions])
     centroids = unit(centroids - centroids.mean(0))  # [emotion, word]
     seen, of_genre = (
         vectorizer.transform([story.text for story in stories]) @ centroids.T for stories in (texts, genre or texts)

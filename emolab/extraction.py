@@ -3,8 +3,8 @@
 import json
 import platform
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -16,14 +16,15 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from emolab import data
-from emolab.activations import Means, check_layers, mean_activations, sample_tokens
+from emolab.activations import Means, check_layers, sample_tokens
+from emolab.cluster import ClusterReader, connected
+from emolab.corpus import Reader, check_stories
 from emolab.data import Story
 from emolab.directions import (
     METRICS,
     Fit,
     Labelled,
     choose,
-    fit,
     identify,
     left_out_ranks,
     lexical_ranks,
@@ -34,6 +35,7 @@ from emolab.embedded import cache_folder
 from emolab.errors import EmolabError, unknown
 from emolab.files import load_vectors, shipped
 from emolab.model import Subject
+from emolab.sums import Sums, labelled
 from emolab.vectors import EmotionVectors, Evidence
 
 OFFSET = 10  # the open stories are in the feeling from the first sentence
@@ -57,7 +59,7 @@ class HeldOut:
 
 def extract(
     subject: Subject,
-    stories: Sequence[Story] | str | Path | None = None,
+    stories: Iterable[Story] | str | Path | None = None,
     *,
     layers: Sequence[int] | None = None,
     offset: int = OFFSET,
@@ -66,6 +68,7 @@ def extract(
     held_out: HeldOut | None = None,
     neutral: Sequence[str] | None = None,
     anew: bool = False,
+    cluster: str | None = None,
     progress: bool = True,
 ) -> EmotionVectors:
     """Emotion vectors and probes of a model, from stories (paper section 1.2).
@@ -75,7 +78,8 @@ def extract(
 
     Parameters
     ----------
-    stories : stories, or a JSON-lines file of them; by default emolab's 171 emotions x 12.
+    stories : stories, or a file of them (JSON lines or parquet), which may be larger than memory; by default
+        emolab's 171 emotions x 12.
     layers : which to read, default 1..n_layers.
     offset : first token of a story that counts (of held-out stories: 20 later).
     pooling : 'story' gives each story the same weight, 'token' each token.
@@ -83,11 +87,13 @@ def extract(
     held_out : stories that choose the layer and test the result, by default emolab's own. With fewer than two
         emotions in common, parts of `stories` are left out in turn instead.
     neutral : texts for the neutral baseline, by default emolab's 320.
+    cluster : read on a Ray cluster: its address, or 'auto' for the one that Ray finds, else this machine. Each worker
+        needs room for a copy of the model, and a file of stories must be there on every machine under the same path.
 
     Raises
     ------
     EmolabError : unusable texts, unknown pooling, layers that aren't there, activations that are not finite, another
-        run working on this very extraction, no room for unfinished work.
+        run working on this very extraction, no room for unfinished work, no such cluster.
     """
     custom = any(given is not None for given in (stories, layers, held_out, neutral)) or (
         offset,
@@ -100,31 +106,21 @@ def extract(
     if pooling not in ("story", "token"):
         raise unknown("pooling", pooling, ["story", "token"])
 
-    if stories is None or isinstance(stories, str | Path):
-        stories = data.stories(stories or "stories")
-    if len({story.emotion for story in stories}) < 2:
+    stories = _corpus(stories)
+    corpus = data.survey(stories)
+    if len(corpus.emotions) < 2:
         raise EmolabError("vectors are differences between emotions: give stories of at least two")
     layers = check_layers(subject, layers)
-    held_out = _in_common(held_out or HeldOut.shipped(), stories)
+    held_out = _in_common(held_out or HeldOut.shipped(), corpus)
     neutral = data.neutral() if neutral is None else neutral
+    later = offset + IMPLICIT_OFFSET - OFFSET
+    for texts, start in ((stories, offset), (held_out.choose, later), (held_out.test, later)):
+        check_stories(subject, texts, start)
 
-    with _workshop(subject, stories, held_out, layers, offset) as folder:
-
-        def read(label: str, texts: Sequence[Story], offset: int) -> Means | None:
-            if not texts:
-                return None
-            return mean_activations(
-                subject,
-                [story.text for story in texts],
-                layers=layers,
-                offset=offset,
-                folder=folder / label,
-                progress=label if progress else None,
-            )
-
-        train = read("stories", stories, offset)
-        to_choose = read("held-out stories", held_out.choose, offset + IMPLICIT_OFFSET - OFFSET)
-        to_test = read("second authors", held_out.test, offset + IMPLICIT_OFFSET - OFFSET)
+    with _workshop(subject, corpus, held_out, layers, offset, pooling) as folder, _on(cluster):
+        reader = ClusterReader(subject, layers, progress) if cluster else Reader(subject, layers, folder, progress)
+        sums = reader.sums(stories, corpus, offset, pooling)
+        choosing, testing = _read_held_out(reader, held_out, later)
         plain = sample_tokens(
             subject,
             neutral,
@@ -133,91 +129,107 @@ def extract(
             per_text=min(max(NEUTRAL_TOKENS // max(len(neutral), 1), 1), 64),
             progress="neutral texts" if progress else None,
         )  # [layer, token, d_model]
-        vectors = _assemble(
-            subject,
-            layers,
-            pooling,
-            plain,
-            (stories, train),
-            (held_out.choose, to_choose),
-            (held_out.test, to_test),
-        )
-    read_texts = [*(story.text for story in (*stories, *held_out.choose, *held_out.test)), *neutral]
+        vectors = _assemble(subject, layers, plain, stories, sums, choosing, testing)
+    beside = [side.means.lengths.sum() for side in (choosing, testing) if side]
     options = {
         "offset": offset,
         "pooling": pooling,
         "n_neutral": len(neutral),
-        "n_tokens": sum(len(subject.encode(text)) for text in read_texts),
+        "n_tokens": int(sums.tokens + sum(beside) + sum(len(subject.encode(text)) for text in neutral)),
     }
     vectors = replace(vectors, info=vectors.info | options)
     return vectors.denoised() if denoise else vectors
 
 
-def labelled(stories: Sequence[Story], means: Means | None, row: int) -> Labelled | None:
-    """The means of one layer with the stories' labels."""
-    if means is None:
-        return None
-    emotions, parts = (np.array([getattr(story, name) for story in stories]) for name in ("emotion", "part"))
-    return Labelled(np.array(means.means[:, row]), emotions, parts)
+@dataclass(frozen=True)
+class _Read:
+    """Held-out stories and what was read of them."""
+
+    stories: Sequence[Story]
+    means: Means
+
+    def at(self, row: int) -> Labelled:
+        return labelled(self.stories, np.array(self.means.means[:, row]))
 
 
-def _assemble(subject, layers, pooling, plain, train, choosing, testing) -> EmotionVectors:
+def _read_held_out(reader: Reader | ClusterReader, held_out: HeldOut, offset: int) -> tuple[_Read | None, ...]:
+    """Both sides in one go."""
+    sides = held_out.choose, held_out.test
+    if not any(sides):
+        return None, None
+    means = reader.means("held-out stories", [*held_out.choose, *held_out.test], offset)
+    cut = len(held_out.choose)
+    return tuple(
+        _Read(stories, means[rows]) if stories else None
+        for stories, rows in zip(sides, (slice(cut), slice(cut, None)), strict=True)
+    )
+
+
+def _assemble(
+    subject: Subject,
+    layers: tuple[int, ...],
+    plain: np.ndarray,
+    stories: Iterable[Story],
+    sums: Sums,
+    choosing: _Read | None,
+    testing: _Read | None,
+) -> EmotionVectors:
     """All layers' fits, the layer rule, and everything that the file records."""
-    stories, means = train
-    weights = means.tokens if pooling == "token" else None
     fits, profile = [], []
     for row, layer in enumerate(layers):
-        texts = labelled(stories, means, row)
-        fits.append(fit(texts, weights))
-        profile.append({"layer": layer, **_identified(fits[-1], texts, labelled(*choosing, row), weights)})
+        fits.append(sums.fit(row))
+        profile.append({"layer": layer, **_identified(fits[-1], sums, choosing, row)})
     profile = pd.DataFrame(profile).set_index("layer")
     chosen_layer, metric = choose(profile)
     row = layers.index(chosen_layer)
 
-    emotions = fits[0].emotions
     vectors = np.stack([f.vectors for f in fits], 1).astype(np.float32)  # [emotion, layer, d_model]
     probes = np.stack([f.probes() for f in fits], 1).astype(np.float32)
-    counts = np.unique([story.emotion for story in stories], return_counts=True)[1]
     return EmotionVectors(
-        emotions=emotions,
+        emotions=sums.corpus.emotions,
         layers=layers,
         vectors=vectors,
         probes=probes,
-        counts=counts,
+        counts=np.array(sums.corpus.counts),
         mean=np.stack([f.mean for f in fits]).astype(np.float32),
-        residual_norm=means.norms.mean(0).astype(np.float32),
+        residual_norm=(sums.norms / sums.n).astype(np.float32),
         neutral_mean=plain.mean(1),
-        neutral_sd=_neutral_sd(plain, vectors, probes),
+        neutral_sd=neutral_sd(plain, vectors, probes),
         neutral_components=_top_components(plain),
         chosen_layer=chosen_layer,
         metric=metric,
-        info=_provenance(subject, stories)
+        info=_provenance(subject, sums.corpus)
         | {
             "layer_rule": "top-1 on held-out stories, mean of three neighbouring layers"
-            if choosing[1] is not None
+            if choosing
             else "top-1 with each part of the stories left out in turn, mean of three neighbouring layers",
             "profile": profile.reset_index().to_dict("list"),
-            "n_choose": len(choosing[0]),
-            "n_test": len(testing[0]),
+            "n_choose": len(choosing.stories) if choosing else 0,
+            "n_test": len(testing.stories) if testing else 0,
         },
         evidence=Evidence(
             chosen_layer,
-            labelled(*train, row),
+            sums.labelled(row),
             plain[row],
-            choose=labelled(*choosing, row),
-            test=labelled(*testing, row),
-            lexical=_lexical(stories, choosing[0], testing[0]),
+            choose=choosing and choosing.at(row),
+            test=testing and testing.at(row),
+            lexical=_lexical(stories, sums, choosing, testing),
         ),
     )
 
 
-def _lexical(stories: Sequence[Story], choosing: Sequence[Story], testing: Sequence[Story]) -> dict[str, np.ndarray]:
-    """Ranks by words alone for each set of texts; of the stories, each part by the others."""
-    found = {"choose": choosing and lexical_ranks(stories, choosing)}
-    found["test"] = testing and lexical_ranks(stories, testing, genre=choosing or None)
-    parts = sorted({story.part for story in stories})
+def _lexical(
+    stories: Iterable[Story], sums: Sums, choosing: _Read | None, testing: _Read | None
+) -> dict[str, np.ndarray]:
+    """Ranks by words alone for each set of texts; of the sample, each part by the others."""
+    found = {}
+    if choosing:
+        found["choose"] = lexical_ranks(stories, choosing.stories)
+    if testing:
+        found["test"] = lexical_ranks(stories, testing.stories, genre=choosing and choosing.stories)
+    sample, parts = [kept.story for kept in sums.kept()], sums.corpus.parts
     if len(parts) > 1:
-        found["train"] = np.concatenate([_lexical_left_out(stories, part) for part in parts])
+        found["train"] = np.concatenate([_lexical_left_out(sample, part) for part in parts])
     return {role: rank for role, rank in found.items() if len(rank)}
 
 
@@ -228,18 +240,19 @@ def _lexical_left_out(stories: Sequence[Story], part: str) -> np.ndarray:
     return lexical_ranks(rest, left_out) if left_out else np.array([], int)
 
 
-def _identified(fitted: Fit, train: Labelled, held_out: Labelled | None, weights) -> dict[str, float]:
-    """Top-1 by metric on held-out stories, or with each part left out in turn if there are none."""
-    if held_out is not None:
+def _identified(fitted: Fit, sums: Sums, choosing: _Read | None, row: int) -> dict[str, float]:
+    """Top-1 by metric on held-out stories, or with each part of the sample left out in turn if there are none."""
+    if choosing:
+        held_out = choosing.at(row)
         return {
             metric: summary(identify(fitted.directions(metric), fitted.emotions, held_out))["top1"]
             for metric in METRICS
         }
-    ranks = left_out_ranks(train, weights)
+    ranks = left_out_ranks(sums.labelled(row), np.array([kept.weight for kept in sums.kept()]))
     return {metric: summary(rank)["top1"] if len(rank) else 0.0 for metric, rank in ranks.items()}
 
 
-def _neutral_sd(plain: np.ndarray, vectors: np.ndarray, probes: np.ndarray) -> np.ndarray:
+def neutral_sd(plain: np.ndarray, vectors: np.ndarray, probes: np.ndarray) -> np.ndarray:
     """[metric, emotion, layer] standard deviation of token scores on neutral texts, token 0 left out."""
     directions = np.stack([unit(vectors), probes])  # [metric, emotion, layer, d_model]
     sd = [np.std(directions[:, :, row] @ tokens.T, axis=-1) for row, tokens in enumerate(plain)]
@@ -259,7 +272,7 @@ def _top_components(plain: np.ndarray) -> np.ndarray:
     return components
 
 
-def _provenance(subject: Subject, stories: Sequence[Story]) -> dict:
+def _provenance(subject: Subject, corpus: data.Survey) -> dict:
     return {
         "model": subject.name,
         "revision": subject.revision,
@@ -269,8 +282,8 @@ def _provenance(subject: Subject, stories: Sequence[Story]) -> dict:
         "fingerprint": subject.fingerprint,
         "tokenizer": subject.tokenizer_hash,
         "dtype": str(subject.dtype).removeprefix("torch."),
-        "corpus": data.corpus_hash(stories),
-        "n_stories": len(stories),
+        "corpus": corpus.hash,
+        "n_stories": corpus.n,
         "denoised": False,
         "layer_convention": "layer k is the residual stream after block k (1..n_layers); 0 is the embeddings",
         "versions": {name: version(name) for name in ("emolab", "torch", "transformers", "numpy")}
@@ -279,10 +292,22 @@ def _provenance(subject: Subject, stories: Sequence[Story]) -> dict:
     }
 
 
-def _in_common(held_out: HeldOut, stories: Sequence[Story]) -> HeldOut:
+def _corpus(stories: Iterable[Story] | str | Path | None) -> Iterable[Story]:
+    """Something that can be gone through several times."""
+    if stories is None or isinstance(stories, str | Path):
+        return data.story_file(stories or "stories")
+    return list(stories) if isinstance(stories, Iterator) else stories
+
+
+def _on(cluster: str | None) -> AbstractContextManager:
+    return connected(cluster) if cluster else nullcontext()
+
+
+def _in_common(held_out: HeldOut, corpus: data.Survey) -> HeldOut:
     """The held-out stories whose emotion the vectors will have; none if that leaves no choice to make."""
-    known = {story.emotion for story in stories}
-    kept = [[story for story in texts if story.emotion in known] for texts in (held_out.choose, held_out.test)]
+    kept = [
+        [story for story in texts if story.emotion in corpus.emotions] for texts in (held_out.choose, held_out.test)
+    ]
     return HeldOut(*(texts if len({story.emotion for story in texts}) > 1 else [] for texts in kept))
 
 
@@ -293,13 +318,11 @@ def _some_settings(stories: list[Story], settings: int | None) -> list[Story]:
 
 
 @contextmanager
-def _workshop(subject: Subject, *work) -> Iterator[Path]:
+def _workshop(subject: Subject, corpus: data.Survey, held_out: HeldOut, *options) -> Iterator[Path]:
     """A folder for unfinished work that belongs to this very extraction; removed when the work is done."""
-    stories, held_out, layers, offset = work
-    corpora = [data.corpus_hash(texts) for texts in (stories, held_out.choose, held_out.test)]
-    key = sha256(json.dumps([subject.weight_sample, str(subject.dtype), corpora, layers, offset]).encode()).hexdigest()[
-        :16
-    ]
+    texts = [corpus.hash, *(data.corpus_hash(side) for side in (held_out.choose, held_out.test))]
+    work = json.dumps([subject.weight_sample, str(subject.dtype), texts, options])
+    key = sha256(work.encode()).hexdigest()[:16]
     folder = cache_folder() / "extractions" / key
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -317,62 +340,3 @@ def _workshop(subject: Subject, *work) -> Iterator[Path]:
             f"can't work in {folder.parent} ({error.strerror or error}): free some room, or point EMOLAB_CACHE to a "
             "folder of yours"
         ) from error
-
-
-def merge(first: EmotionVectors, second: EmotionVectors) -> EmotionVectors:
-    """The vectors of two extractions on one model, as if their stories had been read together.
-
-    The result holds the first one's chosen layer only, for the probes need the stories' covariance, which is kept
-    there. Raises EmolabError if the models or layers differ, or a side has no evidence.
-    """
-    if first.info["weights"] != second.info["weights"]:
-        raise EmolabError(f"vectors of two models can't be merged: {first.info['model']} and {second.info['model']}")
-    if first.evidence is None or second.evidence is None or first.chosen_layer != second.evidence.layer:
-        raise EmolabError(
-            f"merging needs the story means of both at layer {first.chosen_layer}: extract the second with "
-            f"layers=[{first.chosen_layer}], and load whole files, not selections"
-        )
-    row = first.row()
-    train = _joined(first.evidence.train, second.evidence.train)
-    fitted = fit(train)
-    vectors, probes = (values[:, None].astype(np.float32) for values in (fitted.vectors, fitted.probes()))
-    plain = first.evidence.neutral
-    shares = np.array([len(first.evidence.train), len(second.evidence.train)]) / len(train)
-    norms = [side.residual_norm[side.row(first.chosen_layer)] for side in (first, second)]
-    return replace(
-        first,
-        emotions=fitted.emotions,
-        layers=(first.chosen_layer,),
-        vectors=vectors,
-        probes=probes,
-        counts=np.unique(train.emotions, return_counts=True)[1],
-        mean=fitted.mean[None].astype(np.float32),
-        residual_norm=np.array([shares @ norms], np.float32),
-        neutral_mean=first.neutral_mean[[row]],
-        neutral_sd=_neutral_sd(plain[None], vectors, probes),
-        neutral_components=first.neutral_components[[row]],
-        info=first.info
-        | {
-            "n_stories": len(train),
-            "corpus": [first.info["corpus"], second.info["corpus"]],
-            "denoised": False,
-            "profile": {name: [values[row]] for name, values in first.info["profile"].items()},
-        },
-        evidence=Evidence(
-            first.chosen_layer,
-            train,
-            plain,
-            choose=_joined(first.evidence.choose, second.evidence.choose, fresh=True),
-            test=_joined(first.evidence.test, second.evidence.test, fresh=True),
-        ),
-    )
-
-
-def _joined(first: Labelled | None, second: Labelled | None, fresh: bool = False) -> Labelled | None:
-    """Both together; with `fresh`, only what the second has on emotions that the first lacks."""
-    if first is None or second is None:
-        return first or second
-    if fresh:
-        second = second[~np.isin(second.emotions, first.emotions)]
-    names = ("means", "emotions", "parts")
-    return Labelled(*(np.concatenate([getattr(first, name), getattr(second, name)]) for name in names))

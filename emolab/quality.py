@@ -114,7 +114,7 @@ def quality(vectors: EmotionVectors, seed: int = 0) -> Quality:
         )
     rng = np.random.default_rng(seed)
     halves, halves_null = split_half(evidence.train, rng)
-    found = _ranks(evidence)
+    found = _ranks(vectors)
     return Quality(
         identification=_table(
             {key: with_interval(rank == 1, emotions, rng) | summary(rank) for key, (rank, emotions) in found.items()}
@@ -130,9 +130,11 @@ def quality(vectors: EmotionVectors, seed: int = 0) -> Quality:
     )
 
 
-def _ranks(evidence: Evidence) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
+def _ranks(vectors: EmotionVectors) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
     """{(texts, scorer): (rank of each text's emotion, the texts' emotions)}."""
-    fitted, genre = fit(evidence.train), None if evidence.choose is None else evidence.choose.means.mean(0)
+    evidence = vectors.need_evidence()
+    directions = {metric: vectors.directions(evidence.layer, metric) for metric in METRICS}
+    genre = None if evidence.choose is None else evidence.choose.means.mean(0)
     found = {}
     for role, name in TEXTS.items():
         texts: Labelled | None = getattr(evidence, role)
@@ -141,7 +143,7 @@ def _ranks(evidence: Evidence) -> dict[tuple[str, str], tuple[np.ndarray, np.nda
         if role == "train":
             ranks, texts = left_out_ranks(texts), texts[np.argsort(texts.parts, kind="stable")]
         else:
-            ranks = {metric: identify(fitted.directions(metric), fitted.emotions, texts, genre) for metric in METRICS}
+            ranks = {metric: identify(directions[metric], vectors.emotions, texts, genre) for metric in METRICS}
         if role in evidence.lexical:
             ranks[WORDS] = evidence.lexical[role]
         found |= {(name, scorer): (r, texts.emotions) for scorer, r in ranks.items() if len(r) == len(texts)}

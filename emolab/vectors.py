@@ -188,8 +188,8 @@ class EmotionVectors:
         return save(self, path)
 
     def merge(self, other: EmotionVectors) -> EmotionVectors:
-        """These vectors and those of another extraction on the same model. See `extraction.merge`."""
-        from emolab.extraction import merge
+        """These vectors and those of another extraction on the same model. See `merging.merge`."""
+        from emolab.merging import merge
 
         return merge(self, other)
 

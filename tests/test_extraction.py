@@ -13,7 +13,8 @@ from conftest import WORDS, tiny_subject
 
 import emolab as el
 from emolab.activations import mean_activations
-from emolab.extraction import merge
+from emolab.data import survey
+from emolab.merging import merge
 
 NEUTRAL = [" ".join(np.random.default_rng(i).choice(WORDS, 30)) for i in range(6)]
 
@@ -122,7 +123,7 @@ def test_bad_input_is_named(tiny, cache, options, says):
 def test_a_second_process_on_the_same_extraction_is_told_to_wait(tiny, cache):
     from emolab.extraction import _workshop
 
-    work = (tiny, STORIES, el.HeldOut(), (1, 2), 10)
+    work = (tiny, survey(STORIES), el.HeldOut(), (1, 2), 10, "story")
     with _workshop(*work), pytest.raises(el.EmolabError, match="another process"), _workshop(*work):
         pass
 

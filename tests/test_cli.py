@@ -57,7 +57,7 @@ def test_help_lists_the_commands(emolab):
 
 
 def test_model_path_prints_the_folder_and_nothing_else(emolab):
-    assert emolab("model", "path") == (0, f"{embedded_folder(el.DEFAULT)}\n", "")
+    assert emolab("model", "get") == (0, f"{embedded_folder(el.DEFAULT)}\n", "")
 
 
 def test_extract_writes_the_vectors(emolab, folder, stories, cache, tmp_path):
@@ -76,7 +76,7 @@ def test_extract_writes_the_vectors(emolab, folder, stories, cache, tmp_path):
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["model", "path", "smollm-135m"], "unknown embedded model 'smollm-135m': did you mean"),
+        (["model", "get", "smollm-135m"], "unknown embedded model 'smollm-135m': did you mean"),
         (["run", "--model", "no-such-model"], "unknown model 'no-such-model'"),
         (["extract", "x.safetensors", "--stories", "missing.jsonl"], "there is no file missing.jsonl"),
         (["extract", "x.safetensors", "--layers", "3-9"], "layers .* are not all in"),
@@ -124,7 +124,7 @@ def test_stopped_by_hand(emolab, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("emolab.embedded.embedded_folder", stop)
-    code, _, err = emolab("model", "path")
+    code, _, err = emolab("model", "get")
     assert code == 130
     assert "emolab: stopped; finished work is kept, run again to go on" in err
 
@@ -138,9 +138,9 @@ def test_the_lab_is_for_this_machine_only(emolab, monkeypatch):
 
 
 def test_python_m_emolab_is_emolab():
-    run = subprocess.run([sys.executable, "-m", "emolab", "model", "path", "nope"], capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-m", "emolab", "model", "get", "nope"], capture_output=True, text=True)
     assert (run.returncode, run.stdout) == (1, "")
-    assert run.stderr == "emolab: unknown embedded model 'nope': there are: smollm2-135m-instruct\n"
+    assert run.stderr == "emolab: unknown embedded model 'nope': there are: smollm2-135m-instruct, gemma-3-270m\n"
 
 
 def test_card(emolab, folder, tiny_vectors, tmp_path, monkeypatch, cache):

@@ -126,12 +126,12 @@ def test_make_sets_up_what_is_missing(tmp_path):
         return subprocess.check_output(["make", "-n", target], cwd=tmp_path, env=quiet, text=True)
 
     for target in ("run", "test", "lab", "setup"):
-        assert "-m venv .venv" in plan(target) and "emolab model path" in plan(target)
+        assert "-m venv .venv" in plan(target) and "emolab model get" in plan(target)
     (tmp_path / ".venv").mkdir()
     for name in (".installed", ".prepared"):
         (tmp_path / ".venv" / name).touch()
     for target in ("run", "test", "lab", "setup"):
-        assert "pip install" not in plan(target) and "model path" not in plan(target)
+        assert "pip install" not in plan(target) and "model get" not in plan(target)
 
 
 def test_ci_runs_the_tests():

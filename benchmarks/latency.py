@@ -1,4 +1,4 @@
-"""How fast the prompt lab answers, on the kernel's side: `python benchmarks/latency.py [REPETITIONS]`.
+"""How fast the prompt lab answers, on the kernel's side: `python -m benchmarks.latency [REPETITIONS]`.
 
 An edit is a new text of 64 tokens, with its forward pass; the other changes look at a text that has been read. Each
 goes the way of a message from the browser, and what would be sent back is made.
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-import torch
+import pandas as pd
 
 import emolab as el
 from emolab.widgets.prompt_lab import PRESETS, PromptLab, prompt_lab
@@ -18,7 +18,19 @@ TOKENS = 64
 GOALS = {"edit": 400, "emotion": 60, "layer": 60, "unit": 60, "metric": 60}  # milliseconds, median, on 2 idle cores
 
 
-def edits(subject: el.Subject, count: int) -> list[str]:
+def latency(repetitions: int = 40) -> pd.DataFrame:
+    """[change]: median and 95th percentile in milliseconds, and the goal."""
+    subject = el.load()
+    vectors = el.load_vectors(el.DEFAULT)
+    lab = prompt_lab(subject, vectors)
+    rows = {}
+    for name, todo in _changes(subject, vectors, repetitions + 1).items():
+        taken = _milliseconds(lab, todo)
+        rows[name] = {"median": np.median(taken), "p95": np.quantile(taken, 0.95), "goal": GOALS[name]}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("change")
+
+
+def _edits(subject: el.Subject, count: int) -> list[str]:
     """Texts of 64 tokens that differ in their last word."""
     words = " ".join(PRESETS.values()).split()
     texts = []
@@ -34,7 +46,7 @@ def edits(subject: el.Subject, count: int) -> list[str]:
     return texts
 
 
-def milliseconds(lab: PromptLab, changes: list[dict]) -> np.ndarray:
+def _milliseconds(lab: PromptLab, changes: list[dict]) -> np.ndarray:
     """How long the lab takes to answer each of these messages."""
     found = []
     for number, change in enumerate(changes):
@@ -45,13 +57,13 @@ def milliseconds(lab: PromptLab, changes: list[dict]) -> np.ndarray:
     return np.array(found[1:])  # the first one warms up
 
 
-def changes(subject: el.Subject, vectors: el.EmotionVectors, count: int) -> dict[str, list[dict]]:
+def _changes(subject: el.Subject, vectors: el.EmotionVectors, count: int) -> dict[str, list[dict]]:
     def turn_by_turn(make: Callable[[int], dict]) -> list[dict]:
         return [make(number) for number in range(count)]
 
     names, layers = vectors.emotions, vectors.layers
     return {
-        "edit": [{"text": text} for text in edits(subject, count)],
+        "edit": [{"text": text} for text in _edits(subject, count)],
         "emotion": turn_by_turn(lambda i: {"emotions": [names[(i + k * 31) % len(names)] for k in range(4)]}),
         "layer": turn_by_turn(lambda i: {"layer": layers[i % len(layers)]}),
         "unit": turn_by_turn(lambda i: {"unit": ("raw", "cosine", "sd")[i % 3]}),
@@ -59,20 +71,5 @@ def changes(subject: el.Subject, vectors: el.EmotionVectors, count: int) -> dict
     }
 
 
-def main(repetitions: int = 40) -> None:
-    subject = el.load()
-    vectors = el.load_vectors(el.DEFAULT)
-    lab = prompt_lab(subject, vectors)
-    print(
-        f"{subject.name}, {subject.dtype}, {torch.get_num_threads()} threads, {repetitions} repetitions, milliseconds"
-    )
-    print(f"{'change':10}{'median':>8}{'p95':>8}{'goal':>8}")
-    for name, todo in changes(subject, vectors, repetitions + 1).items():
-        taken = milliseconds(lab, todo)
-        print(f"{name:10}{np.median(taken):8.1f}{np.quantile(taken, 0.95):8.1f}{GOALS[name]:8}")
-        if name == "edit":
-            print(f"  ({len(lab.readouts[0].tokens)} tokens)")
-
-
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:2]))
+    print(latency(*map(int, sys.argv[1:2])).round(1).to_string())

@@ -19,6 +19,7 @@ _HOME = {
     "Story": "data",
     "Subject": "model",
     "brevity_scope": "widgets.brevity_scope",
+    "compare": "agreement",
     "concept": "conceive",
     "emotions": "data",
     "export": "files",

@@ -162,21 +162,27 @@ def lexical_ranks(train: Iterable[Story], texts: Sequence[Story], genre: Sequenc
     Texts are centred on the mean of `genre` (default: of themselves), as activations are in `identify`; without
     that the baseline would be weaker than it need be. Goes through `train` twice.
     """
+    emotions, centroids, vectorizer = lexical_centroids(train)
+    seen, of_genre = (
+        vectorizer.transform([story.text for story in stories]) @ centroids.T for stories in (texts, genre or texts)
+    )
+    return ranks(seen - of_genre.mean(0), emotions, np.array([story.emotion for story in texts]))
+
+
+def lexical_centroids(train: Iterable[Story]) -> tuple[list[str], np.ndarray, TfidfVectorizer]:
+    """Names, [emotion, word] mean TF-IDF of each emotion's stories less the mean over emotions, at unit length, and
+    what turns texts into rows of the same words."""
     vectorizer = TfidfVectorizer(sublinear_tf=True).fit(story.text for story in train)
     sums, counts = {}, Counter()  # by emotion: [word], stories
     for chunk in chunks(train, 1024):
         rows = vectorizer.transform([story.text for story in chunk])  # [text, word]
         labels = np.array([story.emotion for story in chunk])
-        for emotion in np.unique(labels):
+        for emotion in np.unique(labels).tolist():
             sums[emotion] = sums.get(emotion, 0) + np.asarray(rows[labels == emotion].sum(0))[0]
         counts.update(labels.tolist())
     emotions = sorted(counts)
     centroids = np.stack([sums[emotion] / counts[emotion] for emotion in emotions])
-    centroids = unit(centroids - centroids.mean(0))  # [emotion, word]
-    seen, of_genre = (
-        vectorizer.transform([story.text for story in stories]) @ centroids.T for stories in (texts, genre or texts)
-    )
-    return ranks(seen - of_genre.mean(0), emotions, np.array([story.emotion for story in texts]))
+    return emotions, unit(centroids - centroids.mean(0)), vectorizer
 
 
 def left_out_ranks(stories: Labelled, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:

@@ -108,7 +108,7 @@ class Passage:
 
     def figure(self):
         """The score token by token, the event, half of its level, and where the score has fallen to it."""
-        from emolab.plots import passage_figure
+        from emolab.brevity_plots import passage_figure
 
         return passage_figure(self)
 

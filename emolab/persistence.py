@@ -150,7 +150,7 @@ class Persistence:
 
     def figure(self, emotion: str | None = None):
         """Event-locked means, share still above half, half-lives by emotion, autocorrelation; one emotion or all."""
-        from emolab.plots import persistence_figure
+        from emolab.brevity_plots import persistence_figure
 
         return persistence_figure(self, _known(emotion, self.tracks.emotions))
 
@@ -334,7 +334,7 @@ class CarryOver:
 
     def figure(self, emotion: str | None = None):
         """The paired difference along the continuation, and the share that is left; one emotion or all."""
-        from emolab.plots import carry_over_figure
+        from emolab.brevity_plots import carry_over_figure
 
         return carry_over_figure(self, _known(emotion, self.emotions))
 

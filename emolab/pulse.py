@@ -67,7 +67,7 @@ class Pulse:
 
     def figure(self, emotion: str | None = None):
         """The change over the tokens after the pulse, by reading layer, beside random pushes; one emotion or all."""
-        from emolab.plots import pulse_figure
+        from emolab.brevity_plots import pulse_figure
 
         return pulse_figure(self, emotion)
 

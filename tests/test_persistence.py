@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import emolab as el
-from emolab import data, plots
+from emolab import brevity_plots, data
 from emolab.decay import (
     autocorrelation,
     curve_row,
@@ -199,7 +199,7 @@ def test_results(long_tiny, long_vectors, function):
 def test_one_emotion(long_tiny, long_vectors):
     found = persistence(long_tiny, long_vectors, "calm", seeds=2)
     assert "calm rises in" in found.verdict("calm") and isinstance(found.figure("calm"), Figure)
-    assert isinstance(plots.correlation_figure(found), Figure)
+    assert isinstance(brevity_plots.correlation_figure(found), Figure)
     with pytest.raises(el.EmolabError, match="angry"):
         found.verdict("angry")
 

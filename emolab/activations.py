@@ -2,14 +2,16 @@
 
 Hooks on the decoder blocks take what is needed while the model runs, so no hidden states are stored; the run
 stops after the deepest layer that was asked for. Batches are right-padded, with an attention mask, and made of
-texts of like length. Block outputs are read, never `output_hidden_states`, whose last entry has the final norm
-applied.
+texts of like length; a CPU runs as many batches side by side as it has cores. Block outputs are read, never
+`output_hidden_states`, whose last entry has the final norm applied.
 """
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -23,6 +25,8 @@ from emolab.errors import EmolabError
 from emolab.model import Subject
 
 Collect = Callable[[int, torch.Tensor], None]
+
+SHORT = 512  # tokens: up to here a CPU is better used by several small forward passes than by one large one
 
 
 @dataclass(frozen=True)
@@ -106,28 +110,36 @@ def mean_activations(
     batches = plan_batches([len(i) for i in ids], token_budget(subject))
     plan = _plan_key(subject, ids, layers, offset, batches)
     store = _Store(folder, plan, len(ids), len(layers), subject.d_model, len(batches))
-    rows = {layer: row for row, layer in enumerate(layers)}
     todo = [number for number in range(len(batches)) if not store.done[number]]
-    with _bar(progress, ids, batches, todo) as advance, brisk_attention(subject, ids):
-        for number in todo:
-            batch = batches[number]
-            input_ids, mask = pad([ids[i] for i in batch], subject.pad_id)
-            weights = mask.float()
-            weights[:, :offset] = 0
-            weights /= weights.sum(1, keepdim=True)  # [text, token]
 
-            def collect(layer: int, hidden: torch.Tensor, batch=batch, weights=weights) -> None:
-                hidden = hidden.float()  # [text, token, d_model]
-                share = weights.to(hidden.device).unsqueeze(1)  # [text, 1, token]
-                store.means[batch, rows[layer]] = torch.bmm(share, hidden)[:, 0].cpu().numpy()
-                norms = hidden.norm(dim=-1, keepdim=True)
-                store.norms[batch, rows[layer]] = torch.bmm(share, norms)[:, 0, 0].cpu().numpy()
+    def read_batch(number: int) -> None:
+        input_ids, mask = pad([ids[i] for i in batches[number]], subject.pad_id)
+        weights = mask.float()
+        weights[:, :offset] = 0
+        weights = (weights / weights.sum(1, keepdim=True)).unsqueeze(1)  # [text, 1, token]
+        taken: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-            with capture(subject, layers, collect):
-                forward(subject, input_ids, mask)
-            _check_finite(subject, store.means[batch], layers)
+        def collect(_: int, hidden: torch.Tensor) -> None:
+            hidden = hidden.float()  # [text, token, d_model]
+            share = weights.to(hidden.device)
+            norms = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
+            taken.append((torch.bmm(share, hidden)[:, 0], torch.bmm(share, norms)[:, 0, 0]))
+
+        hooked.collect = collect
+        forward(subject, input_ids, mask)
+        for row, (means, norms) in enumerate(taken):  # only now, so that a GPU never waits between layers
+            store.means[batches[number], row] = means.cpu().numpy()
+            store.norms[batches[number], row] = norms.cpu().numpy()
+
+    with (
+        _bar(progress, ids, batches, todo) as advance,
+        brisk_attention(subject, ids),
+        _hooks(subject, layers) as hooked,
+    ):
+        for number in _side_by_side(read_batch, todo, _workers(subject, ids, batches)):
+            _check_finite(subject, store.means[batches[number]], layers)
             store.finish(number)
-            advance(batch)
+            advance(batches[number])
     lengths = np.array([len(i) for i in ids])
     return Means(store.means, store.norms, lengths - offset, lengths, layers)
 
@@ -150,19 +162,28 @@ def sample_tokens(
     batches = plan_batches([len(i) for i in ids], token_budget(subject))
     sample = np.empty((len(layers), len(ids), per_text, subject.d_model), dtype=np.float32)
     rows = {layer: row for row, layer in enumerate(layers)}
-    with _bar(progress, ids, batches, range(len(batches))) as advance, brisk_attention(subject, ids):
-        for batch in batches:
-            input_ids, mask = pad([ids[i] for i in batch], subject.pad_id)
-            places = torch.stack([torch.linspace(offset, len(ids[i]) - 1, per_text).long() for i in batch])
 
-            def collect(layer: int, hidden: torch.Tensor, batch=batch, places=places) -> None:
-                texts_axis = torch.arange(len(batch)).unsqueeze(1)  # against places [text, per_text]
-                picked = hidden[texts_axis.to(hidden.device), places.to(hidden.device)]
-                sample[rows[layer], batch] = picked.float().cpu().numpy()
+    def read_batch(number: int) -> None:
+        batch = batches[number]
+        input_ids, mask = pad([ids[i] for i in batch], subject.pad_id)
+        places = torch.stack([torch.linspace(offset, len(ids[i]) - 1, per_text).long() for i in batch])
+        texts_axis = torch.arange(len(batch)).unsqueeze(1)  # against places [text, per_text]
 
-            with capture(subject, layers, collect):
-                forward(subject, input_ids, mask)
-            advance(batch)
+        def collect(layer: int, hidden: torch.Tensor) -> None:
+            picked = hidden[texts_axis.to(hidden.device), places.to(hidden.device)]
+            sample[rows[layer], batch] = picked.float().cpu().numpy()
+
+        hooked.collect = collect
+        forward(subject, input_ids, mask)
+
+    every = range(len(batches))
+    with (
+        _bar(progress, ids, batches, every) as advance,
+        brisk_attention(subject, ids),
+        _hooks(subject, layers) as hooked,
+    ):
+        for number in _side_by_side(read_batch, every, _workers(subject, ids, batches)):
+            advance(batches[number])
     return sample.reshape(len(layers), -1, subject.d_model)
 
 
@@ -175,13 +196,24 @@ class _DeepEnough(Exception):
 
 @contextmanager
 def capture(subject: Subject, layers: Sequence[int], collect: Collect) -> Iterator[None]:
-    """While open, each `forward()` calls `collect(layer, hidden [text, token, d_model])` and stops early."""
-    deepest = max(layers)
+    """While open, each `forward()` of this thread calls `collect(layer, hidden [text, token, d_model])` and stops
+    after the deepest layer.
+    """
+    with _hooks(subject, layers) as hooked:
+        hooked.collect = collect
+        yield
+
+
+@contextmanager
+def _hooks(subject: Subject, layers: Sequence[int]) -> Iterator[threading.local]:
+    """Hooks on the layers. Each thread sets its own `.collect` on what this yields; without one it runs undisturbed."""
+    hooked, deepest = threading.local(), max(layers)
 
     def take(layer: int, hidden: torch.Tensor) -> None:
-        collect(layer, hidden)
-        if layer == deepest:
-            raise _DeepEnough
+        if collect := getattr(hooked, "collect", None):
+            collect(layer, hidden)
+            if layer == deepest:
+                raise _DeepEnough
 
     def before_first(module, args, kwargs):
         take(0, args[0] if args else kwargs["hidden_states"])
@@ -193,7 +225,7 @@ def capture(subject: Subject, layers: Sequence[int], collect: Collect) -> Iterat
     if 0 in layers:
         handles.append(subject.blocks[0].register_forward_pre_hook(before_first, with_kwargs=True))
     try:
-        yield
+        yield hooked
     finally:
         for handle in handles:
             handle.remove()
@@ -209,11 +241,41 @@ def forward(subject: Subject, input_ids: torch.Tensor, attention_mask: torch.Ten
         )
 
 
+def _workers(subject: Subject, ids: Sequence[Sequence[int]], batches: Sequence[Sequence[int]]) -> int:
+    """How many batches to run at once: as many as a CPU has threads, if they are short.
+
+    One thread for each batch spares the small operations the waiting for one another (+17 % tokens/s on 2 cores). Only
+    for models whose weights stay in place and whose code is that of transformers, which is thread-safe.
+    """
+    in_place = all(weight.device.type == "cpu" for weight in subject.model.parameters())
+    known = type(subject.model).__module__.startswith("transformers.")
+    if not (in_place and known) or max(map(len, ids)) > SHORT:
+        return 1
+    return min(torch.get_num_threads(), len(batches))
+
+
+def _side_by_side(work: Callable[[int], None], todo: Sequence[int], workers: int) -> Iterator[int]:
+    """Do `work(number)` for each number, several at once with their share of the threads; give back each when done."""
+    if workers == 1:
+        for number in todo:
+            work(number)
+            yield number
+        return
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,))
+    try:
+        for number, _ in zip(todo, pool.map(work, todo), strict=True):
+            yield number
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+
+
 @contextmanager
 def brisk_attention(subject: Subject, ids: Sequence[Sequence[int]]) -> Iterator[None]:
     """On a CPU, plain matrix products beat the fused attention kernel for short texts (+15 % tokens/s)."""
     kernel = getattr(subject.config, "_attn_implementation", None)
-    if subject.device.type != "cpu" or kernel != "sdpa" or max(map(len, ids)) > 512:
+    if subject.device.type != "cpu" or kernel != "sdpa" or max(map(len, ids)) > SHORT:
         yield
         return
     subject.model.set_attn_implementation("eager")
@@ -249,7 +311,7 @@ def encode_all(subject: Subject, texts: Sequence[str], offset: int, first: int =
 
 def token_budget(subject: Subject) -> int:
     """Padded tokens in a batch: enough to keep the machine busy, few enough to stay in its caches."""
-    return 1536 if subject.device.type == "cpu" else 16384
+    return 1024 if subject.device.type == "cpu" else 16384
 
 
 def plan_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:

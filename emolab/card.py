@@ -55,6 +55,12 @@ class Card:
         """How many claims got each verdict."""
         return {verdict: sum(claim.verdict == verdict for claim in self.claims) for verdict in VERDICTS}
 
+    def beside(self, *others: "Card") -> pd.DataFrame:
+        """[claim; model, figure] verdicts and figures of several models side by side; empty where one has no such claim."""
+        figures = ["verdict", "value", "low", "high", "null"]
+        tables = {card.info["model"]: card.table().set_index("claim")[figures] for card in (self, *others)}
+        return pd.concat(tables, axis=1, sort=False)
+
     def verdict(self) -> str:
         """The card in a sentence."""
         said = ", ".join(f"{count} {verdict}" for verdict, count in self.counts().items() if count)

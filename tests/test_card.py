@@ -121,3 +121,12 @@ def test_the_readme_shows_the_shipped_card():
     for row, claim in zip(rows, shipped, strict=True):
         assert row.startswith(f"| {claim.claim} | ") and row.endswith(f" {claim.verdict} |")
         assert claim.reason or f" {claim.value:.3g} ({claim.low:.3g} to {claim.high:.3g}) " in row
+
+
+def test_cards_of_two_models_side_by_side():
+    first = Card(CLAIMS[:3], {"model": "one"})
+    second = Card((CLAIMS[0], CLAIMS[3]), {"model": "two"})
+    both = first.beside(second)
+    assert list(both.index) == [each.claim for each in CLAIMS] and list(both.columns.levels[0]) == ["one", "two"]
+    assert both.loc["danger raises fear", ("two", "verdict")] == "replicates"
+    assert both.loc["calm falls"].isna().sum() == 9  # no figures in the first, nothing in the second

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from benchmarks.peers.protocol import Work
 from benchmarks.reader import Entrant, PeerError, Reader
 
-WARM_UP = 32  # stories; they also choose the faster dtype
+WARM_UP = 16  # stories; they also choose the faster dtype
 SAME = 0.999  # the cosine above which two means are the same
 
 
@@ -102,16 +102,13 @@ def race(
 
 def _faster(entrant: Entrant, work: Work, folder: Path, stack: ExitStack) -> Reader:
     """The entrant in its faster dtype, warm; `stack` will close it."""
-    with ExitStack() as trial:
-        readers = [trial.enter_context(Reader(entrant, dtype, folder, work.threads)) for dtype in entrant.dtypes]
-        seconds = [reader.do(min(WARM_UP, len(work.texts)), range(1, work.n_layers + 1))[0] for reader in readers]
-        best = readers[int(np.argmin(seconds))]
-        trial.pop_all()
-        for reader in readers:
-            if reader is best:
-                stack.push(reader)
-            else:
-                reader.__exit__()
+    readers = [stack.enter_context(Reader(entrant, dtype, folder)) for dtype in entrant.dtypes]
+    warm_up = min(WARM_UP, len(work.texts))
+    seconds = [reader.do(warm_up, range(1, work.n_layers + 1))[0] for reader in readers]
+    best = readers[int(np.argmin(seconds))]
+    for reader in readers:
+        if reader is not best:
+            reader.process.kill()
     return best
 
 

@@ -36,7 +36,7 @@ class Reader:
     Raises PeerError if the environment can't be made or the process ends before it should.
     """
 
-    def __init__(self, entrant: Entrant, dtype: str, folder: Path, threads: int):
+    def __init__(self, entrant: Entrant, dtype: str, folder: Path):
         self.entrant, self.dtype = entrant, dtype
         self.means, self.log = (folder / f"{entrant.peer}-{dtype}.{suffix}" for suffix in ("npy", "log"))
         try:
@@ -51,7 +51,7 @@ class Reader:
                 stderr=log,
                 text=True,
                 cwd=Path(__file__).parent.parent,
-                env=os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"},
+                env=os.environ | {"HF_HUB_OFFLINE": "1"},
             )
 
     def __enter__(self) -> "Reader":

@@ -52,6 +52,7 @@ stories: {slope:.3f}; a fixed part (the fits of all layers) and a part for each 
 
 FIGURES = {
     "ratio_to_plain_transformers": ("Times plain transformers in its faster dtype, every layer", "{:.2f}"),
+    "ratio_to_plain_base_model": ("... without its unembedding (AutoModel)", "{:.2f}"),
     "ratio_to_fastest_peer": ("Times the fastest peer, every layer", "{:.2f}"),
     "mflop_per_token": ("Matrix products of the model, a token", "{:,.1f} MFLOP"),
     "peak_gflops": ("Fastest square matrix product in the same dtype", "{:,.0f} GFLOP/s"),

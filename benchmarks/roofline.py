@@ -1,4 +1,4 @@
-"""Where the time of a reading goes, by operation, beside the least that each could take: `python -m benchmarks.roofline`.
+"""`python -m benchmarks.roofline`: where the time of a reading goes, by operation, beside the least that each takes.
 
 While the bulk reading does its real work, every operation is timed where it runs. The least for a matrix product is
 the time of the very same product alone, again and again on one core; for anything else, the time to copy as many
@@ -43,6 +43,10 @@ class Clock(TorchDispatchMode):
         self.calls, self.seconds = Counter[Call](), Counter[Call]()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        with self:  # what an operation is made of comes here again
+            out = func.decompose(*args, **kwargs or {})
+        if out is not NotImplemented:
+            return out
         start = now()
         out = func(*args, **kwargs or {})
         seconds = now() - start

@@ -1,5 +1,8 @@
 """Reading the residual stream: batches, layers, resuming, bad input."""
 
+import threading
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import emolab as el
-from emolab.activations import brisk_attention, mean_activations, pad, plan_batches, read, sample_tokens
+from emolab import activations
+from emolab.activations import (
+    brisk_attention,
+    capture,
+    forward,
+    mean_activations,
+    pad,
+    plan_batches,
+    read,
+    sample_tokens,
+)
 
 TEXTS = [" ".join(WORDS[(i * j) % len(WORDS)] for j in range(1, 8 + 3 * i)) for i in range(1, 12)]
 
@@ -68,20 +81,25 @@ def test_no_hook_and_no_setting_is_left_behind(tiny):
     def explode(layer, hidden):
         raise RuntimeError("in the middle")
 
-    from emolab.activations import capture, forward
-
     with pytest.raises(RuntimeError), brisk_attention(tiny, [[1, 2]]), capture(tiny, [1, 2], explode):
         forward(tiny, *pad([[1, 2]], 0))
     assert tiny.config._attn_implementation == kernel
     assert all(not block._forward_hooks and not block._forward_pre_hooks for block in tiny.blocks)
 
 
-def test_an_interrupted_reading_goes_on_and_gives_the_same_bits(tiny, tmp_path, monkeypatch):
-    from emolab import activations
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    """A machine with so many cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
 
+
+def test_an_interrupted_reading_goes_on_and_gives_the_same_bits(tiny, tmp_path, monkeypatch, threads):
     monkeypatch.setattr(activations, "token_budget", lambda subject: 60)  # many batches
     whole = mean_activations(tiny, TEXTS, offset=2, progress=None)
-    forward, calls = activations.forward, []
+    calls = []
 
     def counting(*args):
         calls.append(1)
@@ -92,11 +110,68 @@ def test_an_interrupted_reading_goes_on_and_gives_the_same_bits(tiny, tmp_path, 
     monkeypatch.setattr(activations, "forward", counting)
     with pytest.raises(KeyboardInterrupt):
         mean_activations(tiny, TEXTS, offset=2, folder=tmp_path, progress=None)
-    resumed = mean_activations(tiny, TEXTS, offset=2, folder=tmp_path, progress=None)
+    assert torch.get_num_threads() == threads
+    kept = int(np.fromfile(tmp_path / "done", np.uint8).sum())
     batches = plan_batches([len(text.split()) for text in TEXTS], 60)
-    assert len(calls) == len(batches) + 1  # the one that was cut short, nothing else twice
+    assert 4 - threads <= kept < len(batches)  # all before the one that was cut short, but for those beside it
+    calls[:] = [1] * 4
+    resumed = mean_activations(tiny, TEXTS, offset=2, folder=tmp_path, progress=None)
+    assert len(calls) - 4 == len(batches) - kept  # nothing that was kept is read twice
     np.testing.assert_array_equal(resumed.means, whole.means)
     np.testing.assert_array_equal(resumed.norms, whole.norms)
+
+
+def test_batches_side_by_side_do_not_mix(tiny, monkeypatch):
+    monkeypatch.setattr(activations, "token_budget", lambda subject: 60)
+    monkeypatch.setattr(activations, "_workers", lambda *_: 1)
+    inline = mean_activations(tiny, TEXTS, offset=2, progress=None)
+    picked = sample_tokens(tiny, TEXTS, per_text=3, progress=None)
+    together, met = threading.Barrier(3), []
+
+    def slow(*args):
+        if len(met) < 3:  # three passes are under way at once, or the barrier breaks
+            met.append(threading.get_ident())
+            together.wait(timeout=20)
+        forward(*args)
+
+    monkeypatch.setattr(activations, "_workers", lambda *_: 3)
+    monkeypatch.setattr(activations, "forward", slow)
+    beside = mean_activations(tiny, TEXTS, offset=2, progress=None)
+    assert len(set(met)) == 3
+    np.testing.assert_allclose(beside.means, inline.means, atol=1e-6)
+    np.testing.assert_allclose(beside.norms, inline.norms, rtol=1e-6)
+    np.testing.assert_allclose(sample_tokens(tiny, TEXTS, per_text=3, progress=None), picked, atol=1e-6)
+
+
+def test_what_another_thread_reads_is_not_captured(tiny):
+    ids, mask = pad([[5, 6, 7]], 0)
+    taken, elsewhere = [], []
+
+    def other():
+        forward(tiny, ids, mask)  # runs undisturbed
+        with capture(tiny, [2], lambda layer, hidden: elsewhere.append(layer)):
+            forward(tiny, ids, mask)
+
+    with capture(tiny, [1, 3], lambda layer, hidden: taken.append(layer)):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        assert not taken and elsewhere == [2]
+        forward(tiny, ids, mask)
+    assert taken == [1, 3] and elsewhere == [2]
+
+
+def test_side_by_side_only_where_it_is_safe_and_pays(tiny, threads):
+    short, batches = [[1, 2]] * 8, [[0], [1], [2]]
+    workers = activations._workers
+    assert workers(tiny, short, batches) == threads
+    assert workers(tiny, short, batches[:1]) == 1
+    assert workers(tiny, [*short, [1] * 600], batches) == 1  # long texts keep all cores busy on their own
+    foreign = type("Model", (torch.nn.Linear,), {"__module__": "modeling_of_somebody"})(2, 2)
+    assert workers(SimpleNamespace(model=foreign), short, batches) == 1  # may keep state between its layers
+    elsewhere = tiny_subject()
+    elsewhere.model.lm_head.to("meta")  # as a model that is spread over devices or a disk
+    assert workers(elsewhere, short, batches) == 1
 
 
 def test_unfinished_work_of_another_plan_is_not_used(tiny, tmp_path):

@@ -56,7 +56,7 @@ class Card:
         return {verdict: sum(claim.verdict == verdict for claim in self.claims) for verdict in VERDICTS}
 
     def beside(self, *others: "Card") -> pd.DataFrame:
-        """[claim; model, figure] verdicts and figures of several models side by side; empty where one has no such claim."""
+        """[claim; model, figure] of several models side by side; empty where one has no such claim."""
         figures = ["verdict", "value", "low", "high", "null"]
         tables = {card.info["model"]: card.table().set_index("claim")[figures] for card in (self, *others)}
         return pd.concat(tables, axis=1, sort=False)

@@ -1,6 +1,7 @@
 """Time and memory of a whole `extract()` against the number of stories, each number in a process of its own."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 import emolab as el
+from emolab.embedded import cache_folder
 
 SIZES = (500, 2000, 6000, 20_000)
 OFFSET = 2
@@ -40,8 +42,14 @@ def scaling(sizes: Sequence[int] = SIZES) -> pd.DataFrame:
         with TemporaryDirectory() as folder:
             path = Path(folder) / "stories.jsonl"
             path.write_text("".join(json.dumps(row) + "\n" for row in islice(short_stories(), size)))
-            command = [sys.executable, "-m", "benchmarks.scaling", path]
-            found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            (Path(folder) / "models").symlink_to(cache_folder() / "models")  # nothing unfinished is taken up there
+            found = subprocess.run(
+                [sys.executable, "-m", "benchmarks.scaling", path],
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+                env=os.environ | {"EMOLAB_CACHE": folder},
+            )
         rows.append({"stories": size, **json.loads(found.stdout)})
     return pd.DataFrame(rows).set_index("stories").assign(tokens_per_s=lambda t: t["tokens"] / t["seconds"])
 

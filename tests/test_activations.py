@@ -87,13 +87,18 @@ def test_no_hook_and_no_setting_is_left_behind(tiny):
     assert all(not block._forward_hooks and not block._forward_pre_hooks for block in tiny.blocks)
 
 
-@pytest.fixture(params=[1, 2])
-def threads(request):
-    """A machine with so many cores."""
+@pytest.fixture
+def cores():
+    """Sets the number of cores that torch takes, until the end of the test."""
     before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
+    yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request, cores):
+    cores(request.param)
+    return request.param
 
 
 def test_an_interrupted_reading_goes_on_and_gives_the_same_bits(tiny, tmp_path, monkeypatch, threads):
@@ -121,9 +126,9 @@ def test_an_interrupted_reading_goes_on_and_gives_the_same_bits(tiny, tmp_path, 
     np.testing.assert_array_equal(resumed.norms, whole.norms)
 
 
-def test_batches_side_by_side_do_not_mix(tiny, monkeypatch):
+def test_batches_side_by_side_do_not_mix(tiny, monkeypatch, cores):
     monkeypatch.setattr(activations, "token_budget", lambda subject: 60)
-    monkeypatch.setattr(activations, "_workers", lambda *_: 1)
+    cores(1)
     inline = mean_activations(tiny, TEXTS, offset=2, progress=None)
     picked = sample_tokens(tiny, TEXTS, per_text=3, progress=None)
     together, met = threading.Barrier(3), []
@@ -134,7 +139,7 @@ def test_batches_side_by_side_do_not_mix(tiny, monkeypatch):
             together.wait(timeout=20)
         forward(*args)
 
-    monkeypatch.setattr(activations, "_workers", lambda *_: 3)
+    cores(3)
     monkeypatch.setattr(activations, "forward", slow)
     beside = mean_activations(tiny, TEXTS, offset=2, progress=None)
     assert len(set(met)) == 3

@@ -136,7 +136,7 @@ def test_batches_side_by_side_do_not_mix(tiny, monkeypatch, cores):
     def slow(*args):
         if len(met) < 3:  # three passes are under way at once, or the barrier breaks
             met.append(threading.get_ident())
-            together.wait(timeout=20)
+            together.wait(timeout=60)
         forward(*args)
 
     cores(3)

@@ -167,16 +167,19 @@ def test_what_another_thread_reads_is_not_captured(tiny):
 
 
 def test_side_by_side_only_where_it_is_safe_and_pays(tiny, threads):
-    short, batches = [[1, 2]] * 8, [[0], [1], [2]]
-    workers = activations._workers
-    assert workers(tiny, short, batches) == threads
-    assert workers(tiny, short, batches[:1]) == 1
-    assert workers(tiny, [*short, [1] * 600], batches) == 1  # long texts keep all cores busy on their own
+    def at_once(subject, lengths):
+        batches, number = activations._plan(subject, [[1] * length for length in lengths])
+        assert number <= len(batches)
+        return number
+
+    assert at_once(tiny, [30] * 8) == threads  # few as they are, there are some for every thread
+    assert at_once(tiny, [30]) == 1
+    assert at_once(tiny, [30] * 8 + [600]) == 1  # long texts keep all cores busy on their own
     foreign = type("Model", (torch.nn.Linear,), {"__module__": "modeling_of_somebody"})(2, 2)
-    assert workers(SimpleNamespace(model=foreign), short, batches) == 1  # may keep state between its layers
+    assert at_once(SimpleNamespace(model=foreign, device=tiny.device), [30] * 8) == 1  # may keep state in its modules
     elsewhere = tiny_subject()
     elsewhere.model.lm_head.to("meta")  # as a model that is spread over devices or a disk
-    assert workers(elsewhere, short, batches) == 1
+    assert at_once(elsewhere, [30] * 8) == 1
 
 
 def test_unfinished_work_of_another_plan_is_not_used(tiny, tmp_path):

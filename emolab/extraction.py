@@ -175,23 +175,23 @@ def _assemble(
     testing: _Read | None,
 ) -> EmotionVectors:
     """All layers' fits, the layer rule, and everything that the file records."""
-    fits, profile = [], []
+    shape = len(sums.corpus.emotions), len(layers), subject.d_model
+    vectors, probes, mean = (np.empty(shape[axis:], np.float32) for axis in (0, 0, 1))
+    profile = []
     for row, layer in enumerate(layers):
-        fits.append(sums.fit(row))
-        profile.append({"layer": layer, **_identified(fits[-1], sums, choosing, row)})
+        fitted = sums.fit(row)
+        vectors[:, row], probes[:, row], mean[row] = fitted.vectors, fitted.probes(), fitted.mean
+        profile.append({"layer": layer, **_identified(fitted, sums, choosing, row)})
     profile = pd.DataFrame(profile).set_index("layer")
     chosen_layer, metric = choose(profile)
     row = layers.index(chosen_layer)
-
-    vectors = np.stack([f.vectors for f in fits], 1).astype(np.float32)  # [emotion, layer, d_model]
-    probes = np.stack([f.probes() for f in fits], 1).astype(np.float32)
     return EmotionVectors(
         emotions=sums.corpus.emotions,
         layers=layers,
         vectors=vectors,
         probes=probes,
         counts=np.array(sums.corpus.counts),
-        mean=np.stack([f.mean for f in fits]).astype(np.float32),
+        mean=mean,
         residual_norm=(sums.norms / sums.n).astype(np.float32),
         neutral_mean=plain.mean(1),
         neutral_sd=neutral_sd(plain, vectors, probes),

@@ -5,6 +5,7 @@ the geometry and are never used to make it.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -169,10 +170,22 @@ def umap_points(coordinates: np.ndarray, seed: int = 0) -> tuple[np.ndarray, dic
     settings = {"n_neighbors": min(15, len(coordinates) - 1), "min_dist": 0.3, "metric": "cosine"}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*n_jobs.*|.*n_neighbors.*|.*k >= N.*")
+        _keep_compiled()
         # a spectral start fails on very few points
         start = "spectral" if len(coordinates) > 20 else "random"
         points = UMAP(**settings, init=start, random_state=seed, n_jobs=1).fit_transform(coordinates)
     return np.asarray(points, float), settings
+
+
+def _keep_compiled() -> None:
+    """Let numba keep UMAP's machine code on disk: compiling takes 10 to 20 s, and would again in every process."""
+    from numba.core.dispatcher import Dispatcher
+    from umap import layouts, umap_
+
+    for function in (*vars(umap_).values(), *vars(layouts).values()):
+        if isinstance(function, Dispatcher):
+            with suppress(RuntimeError):  # no folder that can be written
+                function.enable_caching()
 
 
 def principal_components(coordinates: np.ndarray, k: int = 10) -> tuple[pd.DataFrame, pd.Series]:

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PREPARED := $(VENV)/.prepared
 
-.PHONY: run test lab lint setup notebooks pictures clean
+.PHONY: run test lab lint setup notebooks pictures docs clean
 
 run: setup
 	$(BIN)/emolab run
@@ -25,6 +25,9 @@ notebooks: setup  # run all notebooks in place, outputs saved
 
 pictures: setup  # what README.md shows
 	$(BIN)/emolab map data/pictures/map.png
+
+docs: $(INSTALLED)  # API.md, from the docstrings
+	$(BIN)/python .ci/reference.py
 
 setup: $(INSTALLED) $(PREPARED)
 

@@ -22,10 +22,11 @@ import torch
 from tqdm.auto import tqdm
 
 from emolab.errors import EmolabError
-from emolab.model import Subject
+from emolab.model import Subject, not_finite
 
 Collect = Callable[[int, torch.Tensor], None]
 
+MOST = 1e18  # of an activation: the squares of larger ones are not finite in float32
 SHORT = 512  # tokens: up to here a CPU is better used by several small forward passes than by one large one
 
 
@@ -72,14 +73,16 @@ def read(subject: Subject, text: str, layers: Sequence[int] | None = None) -> np
     """The residual stream of one text at every token.
 
     Returns float32 [layer, token, d_model] for the layers asked for (default 1..n_layers). Raises EmolabError
-    for an empty text or one beyond the context window.
+    for an empty text, one beyond the context window, or activations that are not finite.
     """
     layers = check_layers(subject, layers)
     ids = torch.tensor([subject.encode(text)])
     taken: dict[int, torch.Tensor] = {}
     with capture(subject, layers, lambda layer, hidden: taken.update({layer: hidden[0].float().cpu()})):
         forward(subject, ids, torch.ones_like(ids))
-    return torch.stack([taken[layer] for layer in layers]).numpy()  # [layer, token, d_model]
+    hidden = torch.stack([taken[layer] for layer in layers]).numpy()  # [layer, token, d_model]
+    _check_finite(subject, hidden.swapaxes(0, 1), layers)
+    return hidden
 
 
 def mean_activations(
@@ -188,7 +191,9 @@ def sample_tokens(
     ):
         for number in each(read_batch, every):
             advance(batches[number])
-    return sample.reshape(len(layers), -1, subject.d_model)
+    sample = sample.reshape(len(layers), -1, subject.d_model)
+    _check_finite(subject, sample.swapaxes(0, 1), layers)
+    return sample
 
 
 # --- running the model -------------------------------------------------------------------------------------------
@@ -370,12 +375,9 @@ def _bar(progress: str | tqdm | None, ids, batches, todo) -> Iterator[Callable[[
 
 
 def _check_finite(subject: Subject, means: np.ndarray, layers: Sequence[int]) -> None:
-    bad = ~np.isfinite(means).all(axis=(0, 2))  # [layer]
+    bad = ~(np.abs(means) < MOST).all(axis=(0, 2))  # [layer]
     if bad.any():
-        raise EmolabError(
-            f"{subject.name} gives activations that are not finite from layer {layers[int(bad.argmax())]} on, "
-            f"computing in {subject.dtype}: load it with dtype=torch.float32, or check its weights"
-        )
+        raise not_finite(subject, f"activations that are not finite from layer {layers[int(bad.argmax())]} on")
 
 
 # --- resuming ----------------------------------------------------------------------------------------------------
@@ -399,13 +401,12 @@ class _Store:
             self.done = np.zeros(n_batches, np.uint8)
             return
         folder.mkdir(parents=True, exist_ok=True)
-        plan_file = folder / "plan"
-        if not plan_file.exists() or plan_file.read_text() != plan:
-            plan_file.unlink(missing_ok=True)
-            for name, shape in shapes.items():
-                _allocate(folder / name, 4 * int(np.prod(shape)))
-            _allocate(folder / "done", n_batches)
-            plan_file.write_text(plan)
+        sizes = {name: 4 * int(np.prod(shape)) for name, shape in shapes.items()} | {"done": n_batches}
+        if not _whole(folder, plan, sizes):
+            (folder / "plan").unlink(missing_ok=True)
+            for name, size in sizes.items():
+                _allocate(folder / name, size)
+            (folder / "plan").write_text(plan)
         self.means, self.norms = (
             np.memmap(folder / name, np.float32, "r+", shape=shape) for name, shape in shapes.items()
         )
@@ -416,6 +417,16 @@ class _Store:
             if isinstance(array, np.memmap):
                 array.flush()
         self.done[batch] = 1
+
+
+def _whole(folder: Path, plan: str, sizes: dict[str, int]) -> bool:
+    """Whether all files of this plan are there: a process may have been killed while it made or removed them."""
+    try:
+        there = {name: (folder / name).stat().st_size for name in sizes}
+        marks = set((folder / "done").read_bytes())
+        return there == sizes and marks <= {0, 1} and (folder / "plan").read_bytes() == plan.encode()
+    except FileNotFoundError:
+        return False
 
 
 def _allocate(path: Path, size: int) -> None:

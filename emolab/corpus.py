@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError
 from tqdm.auto import tqdm
 
 from emolab.activations import Means, encode_all, mean_activations
@@ -42,7 +43,7 @@ class Reader:
         """Sums over a corpus of any size."""
         checkpoint = self.folder / "sums.safetensors"
         shape = len(self.layers), self.subject.d_model
-        sums = Sums.load(checkpoint, survey) if checkpoint.exists() else Sums.empty(survey, *shape)
+        sums = _load(checkpoint, survey) or Sums.empty(survey, *shape)
         before, saved, summed = sums.n, time.monotonic(), []
         with tqdm(total=survey.n, initial=before, desc="stories", unit=" stories", disable=not self.progress) as bar:
             for number, chunk in enumerate(chunks(stories, CHUNK)):
@@ -56,6 +57,14 @@ class Reader:
                     _save(sums, checkpoint, summed)
                     saved = time.monotonic()
         return sums
+
+
+def _load(checkpoint: Path, survey: Survey) -> Sums | None:
+    """What was summed before; None if there is nothing, or nothing that can be read."""
+    try:
+        return Sums.load(checkpoint, survey)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _save(sums: Sums, checkpoint: Path, summed: list[Path]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from emolab.checks import parsed, path_of
 from emolab.errors import EmolabError, unknown
 
 _PACKAGED = Path(__file__).parent / "_data"  # in a wheel; a checkout has data/ beside the package
@@ -38,6 +39,7 @@ class Story:
 
     @property
     def as_json(self) -> bytes:
+        """What is hashed."""
         return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False).encode(errors="surrogatepass")
 
     @property
@@ -165,7 +167,7 @@ def stories(source: str | Path = "stories", emotions: Iterable[str] | None = Non
 
 def story_file(source: str | Path) -> StoryFile:
     """One of emolab's corpora by its name, or a file of your own."""
-    return StoryFile(DATA / CORPORA[str(source)] if str(source) in CORPORA else Path(source))
+    return StoryFile(DATA / CORPORA[str(source)] if str(source) in CORPORA else path_of(source))
 
 
 def chunks(stories: Iterable[Story], size: int) -> Iterator[list[Story]]:
@@ -189,13 +191,13 @@ def neutral() -> list[str]:
 
 
 def prompts(name: str) -> list[dict]:
-    """A prompt set from `data/sets`, as a list of dictionaries.
+    """A prompt set from `data/sets`, as a list of dictionaries. Raises EmolabError if there is none of that name.
 
     >>> sorted(prompts("danger_safe")[0])
     ['danger', 'id', 'safe']
     """
     known = {path.stem: path for path in sorted((DATA / "sets").glob("*.jsonl"))}
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise unknown("prompt set", name, known)
     return [row for _, row in _rows(known[name])]
 
@@ -207,7 +209,9 @@ def corpus_hash(texts: Iterable[Story]) -> str:
 
 def _rows(path: Path) -> Iterator[tuple[int, dict]]:
     try:
-        with path.open(encoding="utf-8", newline="\n") as file:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OSError("it is a device or a pipe, and stories are read several times")
+        with path.open(encoding="utf-8-sig", newline="\n") as file:  # Windows' editors begin a file with a mark
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield number, _row(path, number, line)
@@ -215,15 +219,17 @@ def _rows(path: Path) -> Iterator[tuple[int, dict]]:
         raise EmolabError(
             f"there is no file {path}: give a path to a .jsonl file or one of {', '.join(CORPORA)}"
         ) from None
-    except (UnicodeDecodeError, IsADirectoryError) as error:
+    except (UnicodeDecodeError, OSError) as error:
         raise EmolabError(f"{path} can't be read as UTF-8 text ({error}): save it as JSON lines in UTF-8") from None
 
 
 def _row(path: Path, number: int, line: str) -> dict:
     try:
-        row = json.loads(line)
+        row = parsed(line)
     except json.JSONDecodeError as error:
         raise EmolabError(f"{path}, line {number}: not valid JSON ({error.msg}, column {error.colno})") from None
+    except ValueError as error:
+        raise EmolabError(f"{path}, line {number}: not valid JSON ({error})") from None
     if not isinstance(row, dict):
         raise EmolabError(f"{path}, line {number}: expected an object in {{...}}, found {type(row).__name__}")
     return row
@@ -247,7 +253,7 @@ def _table_rows(path: Path) -> Iterator[tuple[int, dict]]:
                     yield next(numbers), {key: value for key, value in row.items() if value is not None}
     except FileNotFoundError:
         raise EmolabError(f"there is no file {path}") from None
-    except (ArrowException, OSError) as error:
+    except (ArrowException, OSError, ValueError) as error:
         raise EmolabError(f"{path} is not a parquet table that can be read ({error}): write it anew") from None
 
 
@@ -256,4 +262,6 @@ def _story(path: Path, number: int, row: dict) -> Story:
         if not isinstance(row.get(key), str) or not row[key].strip():
             raise EmolabError(f"{path}, line {number}: '{key}' is missing or empty")
     part = row.get("part")
+    if not isinstance(part, str | int | float | None):
+        raise EmolabError(f"{path}, line {number}: 'part' is a name or a number, not {type(part).__name__}")
     return Story(row["emotion"], row["text"], "" if part is None else str(part))

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
+
+BRIEF = 100  # characters
 
 
 class EmolabError(ValueError):
@@ -15,10 +18,20 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> EmolabError:
     unknown emotion 'afrayd': did you mean 'afraid'?
     """
     known = list(known)
-    near = get_close_matches(name, known, n=3, cutoff=0.6)
+    near = get_close_matches(name, known, n=3, cutoff=0.6) if isinstance(name, str) and len(name) <= BRIEF else []
     hint = (
         f"did you mean {' or '.join(map(repr, near))}?"
         if near
         else f"there are: {', '.join(known[:20])}" + (f" and {len(known) - 20} more" if len(known) > 20 else "")
     )
-    return EmolabError(f"unknown {kind} {name!r}: {hint}")
+    return EmolabError(f"unknown {kind} {brief(name)}: {hint}")
+
+
+def brief(given: Any) -> str:
+    """How something that was given is shown in an error: in a line, whatever it is.
+
+    >>> brief("calm"), brief(["x" * 1000])[-6:]
+    ("'calm'", 'xxx...')
+    """
+    said = repr(given[:BRIEF] if isinstance(given, str) else given)
+    return said if len(said) <= BRIEF else f"{said[: BRIEF - 3]}..."

@@ -5,6 +5,7 @@ are judged by. No pickle anywhere.
 """
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,15 +16,17 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from emolab.checks import distinct, parsed, path_of
 from emolab.data import DATA
 from emolab.directions import METRICS, Labelled, unit
-from emolab.errors import EmolabError, unknown
+from emolab.errors import EmolabError, brief, unknown
 from emolab.vectors import EmotionVectors, Evidence
 
 FORMAT = 1
 TENSORS = (
     "vectors", "probes", "counts", "mean", "residual_norm", "neutral_mean", "neutral_sd", "neutral_components",
 )  # fmt: skip
+INFO = {"model": str, "architecture": str, "n_layers": int, "offset": int, "profile": dict}  # what others rely on
 
 
 def save(vectors: EmotionVectors, path: str | Path, *, compact: bool = False) -> Path:
@@ -66,26 +69,23 @@ def load_vectors(path: str | Path) -> EmotionVectors:
 
     Raises EmolabError if the file is missing, truncated, of a newer format, or not an emolab vector file.
     """
-    file = shipped(str(path)) or Path(path)
+    file = path_of(path)
+    file = shipped(str(file)) or file
     tensors, head = _read(file)
     missing = [name for name in TENSORS if name not in tensors]
     if missing or not {"emotions", "layers", "chosen_layer", "metric"} <= head.keys():
         raise EmolabError(f"{file} is not a complete vector file (missing: {', '.join(missing) or 'names'})")
-    emotions, layers = tuple(head.pop("emotions")), tuple(head.pop("layers"))
-    _check_shapes(file, tensors, len(emotions), len(layers))
-    tensors = {name: value.astype(np.int64 if name == "counts" else np.float32) for name, value in tensors.items()}
-    chosen_layer, metric = head.pop("chosen_layer"), head.pop("metric")
-    if chosen_layer not in layers or metric not in METRICS:
-        raise EmolabError(f"{file} is damaged: it names layer {chosen_layer} and metric {metric!r}; make it anew")
+    _check_head(file, head)
+    _check_shapes(file, tensors, len(head["emotions"]), len(head["layers"]))
     vectors = EmotionVectors(
-        emotions=emotions,
-        layers=layers,
-        chosen_layer=chosen_layer,
-        metric=metric,
+        emotions=tuple(head.pop("emotions")),
+        layers=tuple(head.pop("layers")),
+        chosen_layer=head.pop("chosen_layer"),
+        metric=head.pop("metric"),
         info=head,
         **{name: tensors[name] for name in TENSORS},
     )
-    return replace(vectors, evidence=_load_evidence(file.with_suffix(".evidence.safetensors"), head))
+    return replace(vectors, evidence=_load_evidence(file.with_suffix(".evidence.safetensors"), vectors))
 
 
 def shipped(name: str) -> Path | None:
@@ -99,9 +99,10 @@ def export(vectors: EmotionVectors, path: str | Path, emotion: str | None = None
 
     llama.cpp counts blocks from 0 and takes no direction for block 0, so layer 1 is left out and layer k becomes
     `direction.{k-1}`. Each direction is as long as the mean residual stream there, so that
-    `--control-vector-scaled FILE 0.3` is a steering strength of 0.3.
+    `--control-vector-scaled FILE 0.3` is a steering strength of 0.3. Raises EmolabError for another suffix, a control
+    vector without its emotion, or a place that can't be written.
     """
-    path = Path(path)
+    path = path_of(path)
     if path.suffix == ".npz":
         with atomic(path) as scratch, scratch.open("wb") as file:
             np.savez_compressed(
@@ -163,21 +164,53 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
         raise EmolabError(f"there is no vector file {path}: make one with `emolab extract` or give another path")
     try:
         with safe_open(path, framework="numpy") as file:
-            head = json.loads((file.metadata() or {}).get("emolab", "null"))
+            head = parsed((file.metadata() or {}).get("emolab", "null"))
             if not isinstance(head, dict):
                 raise EmolabError(f"{path} is a safetensors file, but emolab didn't write it")
             if head.pop("format", 0) > FORMAT:
                 raise EmolabError(f"{path} was written by a newer emolab: upgrade with `pip install -U emolab`")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, json.JSONDecodeError, TypeError) as error:
+            tensors = {name: _plain(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+    except EmolabError:
+        raise
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise EmolabError(f"{path} is truncated or damaged ({error}): copy it again or make it anew") from error
     if not all(np.isfinite(value).all() for value in tensors.values()):
         raise EmolabError(f"{path} holds values that are not finite: make it anew")
     return tensors, head
 
 
+def _plain(values: np.ndarray) -> np.ndarray:
+    """int64 or float32, whatever the file holds."""
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+        return values.astype(np.int64 if values.dtype.kind in "iu" else np.float32)
+
+
+def _check_head(path: Path, head: dict) -> None:
+    """Raises EmolabError for names and numbers that can't be those of vectors."""
+    layers, said = head["layers"], f"it names layer {brief(head['chosen_layer'])} and metric {brief(head['metric'])}"
+    if not distinct(layers, int) or layers != sorted(layers) or layers[0] < 0:
+        said = f"its layers are {brief(layers)}"
+    elif not distinct(head["emotions"], str):
+        said = f"its emotions are {brief(head['emotions'])}"
+    elif not re.fullmatch("([0-9a-f]{4})+", str(head.get("weights"))) or "n_layers" not in head:
+        said = "it doesn't say which model it belongs to"
+    elif wrong := [key for key, kind in INFO.items() if key in head and type(head[key]) is not kind]:
+        said = f"{wrong[0]} is {brief(head[wrong[0]])}"
+    elif not _is_table(head.get("profile", {"layer": []})):
+        said = f"its layer profile is {brief(head['profile'])}"
+    elif type(head["chosen_layer"]) is int and head["chosen_layer"] in layers and head["metric"] in METRICS:
+        return
+    raise EmolabError(f"{path} is damaged: {said}; make it anew")
+
+
+def _is_table(columns: dict) -> bool:
+    """Whether it has a column for the layers, and all are lists of numbers, one as long as the other."""
+    lengths = {len(c) if isinstance(c, list) and {*map(type, c)} <= {int, float} else None for c in columns.values()}
+    return "layer" in columns and None not in lengths and len(lengths) == 1
+
+
 def _check_shapes(path: Path, tensors: dict, emotions: int, layers: int) -> None:
-    d_model = tensors["vectors"].shape[-1]
+    d_model = tensors["vectors"].shape[-1] if tensors["vectors"].ndim else 0
     expected = {
         "vectors": (emotions, layers, d_model),
         "probes": (emotions, layers, d_model),
@@ -193,22 +226,37 @@ def _check_shapes(path: Path, tensors: dict, emotions: int, layers: int) -> None
             raise EmolabError(
                 f"{path} is damaged: {name} has shape {tensors[name].shape}, expected {shape}; make it anew"
             )
+    for name in ("counts", "residual_norm", "neutral_sd"):
+        if (tensors[name] < 0).any():
+            raise EmolabError(f"{path} is damaged: {name} is negative; make it anew")
 
 
-def _load_evidence(path: Path, head: dict) -> Evidence | None:
+def _load_evidence(path: Path, vectors: EmotionVectors) -> Evidence | None:
     if not path.exists():
         return None
     tensors, about = _read(path)
-    if not {"layer", "labels"} <= about.keys() or not {"neutral", *about["labels"]} <= tensors.keys():
+    if not {"layer", "labels"} <= about.keys() or "neutral" not in tensors:
         raise EmolabError(f"{path} is not an evidence file: remove it or copy the right one")
-    if about.get("weights") != head.get("weights"):
+    if about.get("weights") != vectors.info["weights"]:
         raise EmolabError(f"{path} belongs to another model than the vector file beside it: remove one of them")
-    labelled = {
-        role: Labelled(tensors[role].astype(np.float32), np.array(names["emotions"]), np.array(names["parts"]))
-        for role, names in about["labels"].items()
-    }
-    lexical = {role: tensors[f"lexical_{role}"] for role in labelled if f"lexical_{role}" in tensors}
-    return Evidence(about["layer"], neutral=tensors["neutral"].astype(np.float32), lexical=lexical, **labelled)
+    d_model = vectors.vectors.shape[-1]
+    try:
+        vectors.row(about["layer"])
+        labelled = {role: _labelled(tensors[role], names, d_model) for role, names in about["labels"].items()}
+        lexical = {role: tensors[f"lexical_{role}"] for role in labelled if f"lexical_{role}" in tensors}
+        if tensors["neutral"].shape[1:] != (d_model,) or any(len(labelled[r]) != len(x) for r, x in lexical.items()):
+            raise ValueError("its parts do not fit each other")
+        return Evidence(about["layer"], neutral=tensors["neutral"], lexical=lexical, **labelled)
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        raise EmolabError(f"{path} is damaged ({error}): remove it or copy the right one") from error
+
+
+def _labelled(means: np.ndarray, names: dict, d_model: int) -> Labelled:
+    """Story means [text, d_model] with their labels. Raises ValueError if these do not fit."""
+    labels = [np.array(names[axis]) for axis in ("emotions", "parts")]
+    if any(axis.dtype.kind != "U" or axis.shape != means.shape[:1] for axis in labels) or means.shape[1:] != (d_model,):
+        raise ValueError("its labels do not fit its texts")
+    return Labelled(means, *labels)
 
 
 def _half(values: np.ndarray) -> np.ndarray:
@@ -219,9 +267,11 @@ def _half(values: np.ndarray) -> np.ndarray:
 
 def vector_path(path: str | Path) -> Path:
     """`path`, if vectors can be saved under that name; raises EmolabError if not."""
-    path = Path(path)
+    path = path_of(path)
     if path.suffix != ".safetensors":
-        raise EmolabError(f"a vector file ends in .safetensors, {path.name!r} doesn't; other formats: files.export()")
+        raise EmolabError(
+            f"a vector file ends in .safetensors, {brief(path.name)} doesn't; other formats: files.export()"
+        )
     return path
 
 

@@ -15,8 +15,9 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from emolab.checks import check_chat, path_of, whole
 from emolab.embedded import EMBEDDED, embedded_folder, quiet_transformers
-from emolab.errors import EmolabError, unknown
+from emolab.errors import EmolabError, brief, unknown
 
 DEFAULT = "smollm2-135m-instruct"
 
@@ -36,6 +37,8 @@ class Subject:
 
     def __post_init__(self):
         object.__setattr__(self, "blocks", _decoder_blocks(self.model))
+        if not hasattr(self.tokenizer, "get_vocab"):
+            raise EmolabError(f"a tokenizer of transformers goes with the model; got {type(self.tokenizer).__name__}")
         rows = self.model.get_input_embeddings().weight.shape[0]
         if len(self.tokenizer) > rows:
             raise EmolabError(
@@ -47,14 +50,17 @@ class Subject:
 
     @property
     def config(self) -> Any:
+        """The transformers config of the language model, within that of a model with more parts."""
         return self.model.config.get_text_config()
 
     @property
     def n_layers(self) -> int:
+        """How many decoder blocks there are."""
         return len(self.blocks)
 
     @property
     def d_model(self) -> int:
+        """Width of the residual stream."""
         return self.config.hidden_size
 
     @property
@@ -64,6 +70,7 @@ class Subject:
 
     @property
     def dtype(self) -> torch.dtype:
+        """What the model computes in."""
         return self.model.get_input_embeddings().weight.dtype
 
     @property
@@ -102,11 +109,14 @@ class Subject:
     def encode(self, text: str) -> list[int]:
         """The token ids of a text, with the special tokens that this model expects around it.
 
-        Raises EmolabError for a text that is empty or longer than the context window.
+        Raises EmolabError for a text that is empty, has halves of characters (lone surrogates), or is longer than the
+        context window.
         """
         if not isinstance(text, str) or not text.strip():
-            raise EmolabError(f"the text is empty ({text!r}): give at least one word")
+            raise EmolabError(f"the text is empty ({brief(text)}): give at least one word")
         ids = self._tokenized(text)["input_ids"]
+        if not ids:
+            raise EmolabError(f"{self.name} has no token for {brief(text)}: give at least one word")
         if len(ids) > self.max_tokens:
             raise EmolabError(
                 f"the text has {len(ids)} tokens and {self.name} reads at most {self.max_tokens}: "
@@ -116,9 +126,13 @@ class Subject:
 
     def _tokenized(self, text: str, **options: Any) -> Any:
         """A text that brings its own BOS, as some chat templates write it, gets no second one."""
+        try:
+            whole(text)
+        except ValueError as error:
+            raise EmolabError(f"this can't be read: {error}") from None
         bos = self.tokenizer.bos_token
-        whole = bool(bos) and text.startswith(bos)
-        return self.tokenizer(text, add_special_tokens=not whole, verbose=False, **options)
+        begun = bool(bos) and text.startswith(bos)
+        return self.tokenizer(text, add_special_tokens=not begun, verbose=False, **options)
 
     def spans(self, text: str) -> tuple[tuple[int, int], ...]:
         """(start, end) in characters of each token of a text, one after the other without gap or overlap.
@@ -137,13 +151,34 @@ class Subject:
     def chat(self, messages: str | list[dict], add_generation_prompt: bool = True) -> str:
         """Messages in the model's own chat template, as text; a base model without one gets plain text.
 
-        `messages` is one user message or a list of `{"role": ..., "content": ...}`.
+        `messages` is one user message or a list of `{"role": ..., "content": ...}`. Raises EmolabError for anything
+        else, or if the template refuses them, as some refuse a system message.
         """
-        if isinstance(messages, str):
-            messages = [{"role": "user", "content": messages}]
-        if self.tokenizer.chat_template is None:
+        messages = check_chat([{"role": "user", "content": messages}] if isinstance(messages, str) else messages)
+        if self.plain:
             return "\n\n".join(message["content"] for message in messages)
-        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+        try:
+            return self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        except Exception as error:  # a template is a program of the model's makers: it may raise anything
+            raise EmolabError(f"the chat template of {self.name} refuses these messages: {error}") from error
+
+    def ask(self, message: str) -> str:
+        """The text after which a reply to a message begins; of a base model, the message and an empty line."""
+        return self.chat(message) + ("\n\n" if self.plain else "")
+
+    @property
+    def plain(self) -> str:
+        """How messages are read where there is no chat template, in a sentence; '' where there is one."""
+        if self.tokenizer.chat_template is not None:
+            return ""
+        return f"{self.name} has no chat template: messages are read as plain text"
+
+    @property
+    def label(self) -> str:
+        """The name, as the results of experiments with messages give it: it says if they were read as plain text."""
+        return f"{self.name} (a base model: messages as plain text)" if self.plain else self.name
 
     def generate(
         self, prompt: str | Sequence[str], max_new_tokens: int = 60, *, seed: int | None = None, **options: Any
@@ -155,6 +190,8 @@ class Subject:
         """
         prompts = list(prompt) if isinstance(prompt, list | tuple) else [prompt]
         ids = [self.encode(text) for text in prompts]
+        if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+            raise EmolabError(f"how many new tokens is a number from 1 on; got {brief(max_new_tokens)}")
         if not ids or max(map(len, ids)) + max_new_tokens > self.max_tokens:
             raise EmolabError(
                 f"prompt and {max_new_tokens} new tokens do not fit: {self.name} has room for {self.max_tokens} tokens"
@@ -164,7 +201,13 @@ class Subject:
         width = max(map(len, ids))  # padding on the left: what is written must follow the prompt at once
         rows = torch.tensor([[self.pad_id] * (width - len(row)) + row for row in ids], device=self.device)
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=self.device)
-        options = {"do_sample": seed is not None, "pad_token_id": self.pad_id} | options
+
+        def sure(_: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+            if not (logits < float("inf")).all():  # else the token of number 0 would be written, again and again
+                raise not_finite(self, "logits that are not numbers")
+            return logits
+
+        options = {"do_sample": seed is not None, "pad_token_id": self.pad_id, "logits_processor": [sure]} | options
         with torch.no_grad(), torch.random.fork_rng(enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
@@ -211,14 +254,8 @@ def load(
     """
     if isinstance(name, tuple):
         return _ready(name)
-    path = str(name)
-    known = path.lower() in EMBEDDED
-    if known:
-        path = str(embedded_folder(path.lower()))
-    elif not Path(path).is_dir() and "/" not in path:
-        raise unknown("model", path, EMBEDDED)
-    elif not Path(path).is_dir() and (path.startswith((".", "/", "~")) or path.count("/") > 1):
-        raise EmolabError(f"there is no folder {path}: give the folder of a model, or a hub id 'org/name'")
+    path = find(name)
+    known = str(name).lower() in EMBEDDED
 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -233,9 +270,30 @@ def load(
         if lacking := sorted(report["missing_keys"]):  # transformers would make them up at random
             raise ValueError(f"its weights lack {lacking[0]} and {len(lacking) - 1} more.")
     except (OSError, ValueError, ImportError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise EmolabError(_why_not(str(name), error)) from error
+        raise EmolabError(why_not(str(name), error)) from error
     tokenizer.padding_side = "right"
     return Subject(model, tokenizer, str(name).lower() if known else str(name), revision)
+
+
+def find(name: Any) -> str:
+    """What transformers opens: the folder of an embedded model, fetched if need be, a folder, or a hub id."""
+    path_of(name)
+    path = str(name)
+    if path.lower() in EMBEDDED:
+        return str(embedded_folder(path.lower()))
+    if not Path(path).is_dir() and "/" not in path:
+        raise unknown("model", path, EMBEDDED)
+    if not Path(path).is_dir() and (path.startswith((".", "/", "~")) or path.count("/") > 1):
+        raise EmolabError(f"there is no folder {path}: give the folder of a model, or a hub id 'org/name'")
+    return path
+
+
+def not_finite(subject: Subject, what: str) -> EmolabError:
+    """The error for a model that gives NaN, or numbers without end."""
+    return EmolabError(
+        f"{subject.name} gives {what}, computing in {subject.dtype}: load it with dtype=torch.float32, check its "
+        "weights, or push it less"
+    )
 
 
 def fast_dtype() -> torch.dtype:
@@ -254,7 +312,8 @@ def _ready(pair: tuple) -> Subject:
     return Subject(model, tokenizer, name)
 
 
-def _why_not(name: str, error: Exception) -> str:
+def why_not(name: str, error: Exception) -> str:
+    """What to do about a model that transformers can't open."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if "trust_remote_code" in str(error):
         return (

@@ -38,7 +38,12 @@ class Questions:
 
 @dataclass(frozen=True)
 class Answers:
-    """log_odds : [pair, order] of A over B, in nats. share : mean probability of the two letters together."""
+    """What the model chose.
+
+    pairs : [pair, 2] indices of activities
+    log_odds : [pair, order] of A over B, in nats
+    share : mean probability of the two letters together
+    """
 
     pairs: np.ndarray
     log_odds: np.ndarray
@@ -92,8 +97,7 @@ def answers(subject: Subject, asked: Questions) -> Answers:
 
 
 def _asked(subject: Subject, first: str, second: str) -> str:
-    text = subject.chat(QUESTION.format(first, second))
-    return text + "\n\n" if subject.tokenizer.chat_template is None else text
+    return subject.ask(QUESTION.format(first, second))
 
 
 def _letters(subject: Subject, asked: str) -> tuple[str, tuple[int, int]]:

@@ -269,7 +269,7 @@ def desperation(
         kinds=np.array([dilemma["kind"] for dilemma in dilemmas]),
         rollouts=sample_replies(subject, vectors, dilemmas, rollouts, layer=layer, seed=seed),
         contrast_length=float(np.linalg.norm(apart)),
-        model=subject.name,
+        model=subject.label,
         parameters=sum(weights.numel() for weights in subject.model.parameters()),
         read_layer=vectors.chosen_layer,
         layer=layer,

@@ -72,6 +72,7 @@ class Effect:
 
     @property
     def strengths(self) -> tuple[float, ...]:
+        """Those that were tried, rising."""
         return tuple(sorted(self.texts.strength[self.texts.kind == "emotion"].unique()))
 
     @property

@@ -192,7 +192,7 @@ def emotion_words(
         found = np.mean(each, axis=0)  # [push, word]
         changes[about] = pd.DataFrame(found[: len(pushes)], index=list(emotions), columns=list(emotions))
         random[about] = found[len(pushes) :]
-    return EmotionWords(changes, random, strength, layer, subject.name, seed)
+    return EmotionWords(changes, random, strength, layer, subject.label, seed)
 
 
 def _changes(
@@ -205,8 +205,7 @@ def _changes(
     emotions: Sequence[str],
 ) -> np.ndarray:
     """[push, word] change in log-probability of each word after the reply's beginning, pushed on its tokens."""
-    asked = subject.chat(question)
-    asked += "" if subject.tokenizer.chat_template else "\n\n"  # a base model gets plain text
+    asked = subject.ask(question)
     text = asked + reply
     words = first_tokens(subject, text, emotions)
     start = next(i for i, (_, end) in enumerate(subject.spans(text)) if end > len(asked))

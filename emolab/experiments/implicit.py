@@ -149,7 +149,7 @@ def implicit_scenarios(subject: Subject, vectors: EmotionVectors, seed: int = 0)
         scores=_all_scores(centred, vectors, index),
         statistics=pd.DataFrame(rows).T.rename_axis(["candidates", "read at"]),
         gain=pd.DataFrame(gain, index=["gain", "low", "high"]).T.rename_axis(["candidates", "read at"]),
-        model=subject.name,
+        model=subject.label,
         layer=vectors.chosen_layer,
         metric=vectors.metric,
     )

@@ -168,7 +168,7 @@ def intensity(subject: Subject, vectors: EmotionVectors, seed: int = 0) -> Inten
         signs=signs,
         statistics=_statistics(signs, {"random": _null(randoms, rng), "emotions": _null(everyone, rng)}, rng),
         profile=_profile(vectors, hidden, rows),
-        model=subject.name,
+        model=subject.label,
         layer=vectors.chosen_layer,
         metric=vectors.metric,
     )

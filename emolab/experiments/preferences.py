@@ -151,7 +151,7 @@ def preferences(
         choices.halves(answered, n, rng),
         found["best_null"],
         strength,
-        subject.name,
+        subject.label,
         layers,
     )
 

@@ -132,7 +132,7 @@ def reply_emotion(
         messages = [row["turns"][0]["text"] for row in data.prompts("dialogues")]
         messages += [row["text"] for row in data.prompts("scenarios")]
     messages = [message.strip() for message in messages]
-    prompts = [subject.chat(text) if subject.tokenizer.chat_template else f"{text}\n\n" for text in messages]
+    prompts = [subject.ask(text) for text in messages]
     replies = _answers(subject, prompts, tokens)
     layer = vectors.evidence.layer
     found = [_places(subject, *texts, layer) for texts in zip(messages, prompts, replies, strict=True)]
@@ -142,7 +142,7 @@ def reply_emotion(
     hidden = _together([found[i] for i in good])
     statistics, advantages, path, scores = _statistics(vectors, hidden, layer, np.random.default_rng(seed))
     kept = (tuple(messages[i] for i in good), tuple(replies[i] for i in good))
-    return Reply(*kept, scores, statistics, advantages, path, subject.name, layer, vectors.metric)
+    return Reply(*kept, scores, statistics, advantages, path, subject.label, layer, vectors.metric)
 
 
 def _answers(subject: Subject, prompts: Sequence[str], tokens: int) -> list[str]:

@@ -121,7 +121,7 @@ def danger_safe(subject: Subject, vectors: EmotionVectors, seed: int = 0) -> Dan
             rows[place, family] = paired.statistics(found, sign, nulls, rng)
     table = pd.DataFrame(rows).T.rename_axis(["place", "family"])
     index = pd.Index([pair["id"] for pair in pairs], name="pair")
-    return DangerSafe(pd.DataFrame(changes, index=index), table, subject.name, layer, vectors.metric)
+    return DangerSafe(pd.DataFrame(changes, index=index), table, subject.label, layer, vectors.metric)
 
 
 def read_places(subject: Subject, message: str, layer: int) -> np.ndarray:

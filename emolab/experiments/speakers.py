@@ -120,7 +120,7 @@ def speakers(subject: Subject, vectors: EmotionVectors, seed: int = 0) -> Speake
     statistics = pd.DataFrame.from_dict(read_statistics | lie_statistics, orient="index").rename_axis("statistic")
     return Speakers(
         places, cosines, statistics, _carried(ends @ probes.T, rng),
-        states, subject.name, vectors.chosen_layer, vectors.metric,
+        states, subject.label, vectors.chosen_layer, vectors.metric,
     )  # fmt: skip
 
 

@@ -7,30 +7,38 @@ the card is unfinished, and written as HTML, Markdown and JSON.
 import json
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from hashlib import sha256
 from html import escape
 from importlib import import_module
 from pathlib import Path
 from string import Template
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from emolab import __version__
+from emolab.checks import parsed, path_of
 from emolab.claims import PARTS, VERDICTS, Claim
 from emolab.data import DATA
-from emolab.embedded import cache_folder
-from emolab.errors import EmolabError
+from emolab.errors import EmolabError, brief
 from emolab.files import atomic
 from emolab.model import DEFAULT, Subject, load
 from emolab.vectors import EmotionVectors
+from emolab.workshop import workshop
 
-_PAGE = Path(__file__).parent / "static" / "card.html"
-TITLES = {"reading": "What it represents", "geometry": "How the directions lie", "function": "What they do"}
+if TYPE_CHECKING:
+    from emolab.cards import Cards
+
+PAGE = Path(__file__).parent / "static" / "card.html"
+TITLES = {
+    "reading": "What it represents", "geometry": "How the directions lie", "function": "What they do",
+    "use": "What they are good for",
+}  # fmt: skip
 MARKS = dict(zip(VERDICTS, ("●", "◐", "○", "–"), strict=True))
 
 Chapter = Callable[[Subject, EmotionVectors, int], Iterable[Claim]]
@@ -49,17 +57,18 @@ class Card:
 
     def table(self) -> pd.DataFrame:
         """A row for each claim."""
-        return pd.DataFrame([claim.row() for claim in self.claims])
+        columns = [*(field.name for field in fields(Claim)), "verdict"]
+        return pd.DataFrame([claim.row() for claim in self.claims], columns=columns)
 
     def counts(self) -> dict[str, int]:
         """How many claims got each verdict."""
         return {verdict: sum(claim.verdict == verdict for claim in self.claims) for verdict in VERDICTS}
 
-    def beside(self, *others: "Card") -> pd.DataFrame:
-        """[claim; model, figure] of several models side by side; empty where one has no such claim."""
-        figures = ["verdict", "value", "low", "high", "null"]
-        tables = {card.info["model"]: card.table().set_index("claim")[figures] for card in (self, *others)}
-        return pd.concat(tables, axis=1, sort=False)
+    def beside(self, *others: "Card") -> "Cards":
+        """This card and those of other models, claim by claim. See `cards.Cards`."""
+        from emolab.cards import Cards
+
+        return Cards((self, *others))
 
     def verdict(self) -> str:
         """The card in a sentence."""
@@ -77,9 +86,7 @@ class Card:
             ]
             lines += ["|---|---|---|---|---|---|---|"]
             lines += [
-                "| "
-                + " | ".join(_cell(text) for text in _texts(claim))
-                + f" | {MARKS[claim.verdict]} {claim.verdict} |"
+                "| " + " | ".join(cell(text) for text in _texts(claim)) + f" | {MARKS[claim.verdict]} {claim.verdict} |"
                 for claim in claims
             ]
             lines.append("")
@@ -92,7 +99,7 @@ class Card:
             for part, claims in self._by_part()
         ]
         about = "".join(f"<li>{escape(str(key))}: {escape(str(value))}</li>" for key, value in self.info.items())
-        return Template(_PAGE.read_text(encoding="utf-8")).substitute(
+        return Template(PAGE.read_text(encoding="utf-8")).substitute(
             model=escape(self.info["model"]), verdict=escape(self.verdict()), body="".join(tables), about=about
         )
 
@@ -147,22 +154,18 @@ def replication_card(
         if name not in CHAPTERS:
             raise EmolabError(f"there is no chapter {name!r}: choose from {', '.join(CHAPTERS)}")
     start, claims = time.perf_counter(), []
-    folder = cache_folder() / "cards" / _key(subject, vectors, seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder.with_suffix(".lock"), timeout=0):
-            with tqdm(names, desc="card", disable=not progress) as bar:
-                for name in bar:
-                    bar.set_postfix_str(name)
-                    claims += _chapter(folder / f"{name}.json", name, subject, vectors, seed)
-            for file in folder.iterdir():
-                file.unlink()
-    except Timeout:
-        raise EmolabError(f"another process is making this card of {subject.name}: wait for it, or stop it") from None
+    with (
+        workshop("cards", _key(subject, vectors, seed), f"this card of {subject.name}") as folder,
+        tqdm(names, desc="card", disable=not progress) as bar,
+    ):
+        for name in bar:
+            bar.set_postfix_str(name)
+            claims += _chapter(folder / f"{name}.json", name, subject, vectors, seed)
     info = {
         "model": subject.name,
         "layer": vectors.chosen_layer,
         "metric": vectors.metric,
+        "messages": "plain text: it has no chat template" if subject.plain else "in its chat template",
         "dtype": str(subject.dtype).removeprefix("torch."),
         "seed": seed,
         "seconds": round(time.perf_counter() - start, 1),
@@ -177,22 +180,41 @@ def load_card(source: str | Path = DEFAULT) -> Card:
 
     Raises EmolabError if there is no such file or it is not a card.
     """
-    shipped = DATA / "cards" / f"{source}.json"
-    path = shipped if shipped.exists() else Path(source)
+    given = path_of(source)
+    shipped = DATA / "cards" / f"{given}.json"
+    path = shipped if shipped.exists() else given
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        rows = [
-            {key: float("nan") if value is None else value for key, value in row.items()} for row in found["claims"]
-        ]
-        return Card(tuple(Claim(**{k: v for k, v in row.items() if k != "verdict"}) for row in rows), found["info"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if not path.is_file():
+            raise FileNotFoundError("there is no such file")
+        found = parsed(path.read_text(encoding="utf-8"))
+        if not isinstance(found["info"].get("model"), str):
+            raise ValueError("it names no model")
+        return Card(tuple(map(_claim, found["claims"])), found["info"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise EmolabError(f"{path} is not a replication card ({error}): make one with `emolab card`") from None
+
+
+def _claim(row: dict) -> Claim:
+    """A claim from JSON, where numbers that could not be computed are null. Raises TypeError or ValueError for others.
+
+    >>> _claim({"claim": "1", "part": "reading", "source": "", "statistic": "", "value": None}).value
+    nan
+    """
+    given = {key: value for key, value in row.items() if key != "verdict"}
+    for field in fields(Claim):
+        value = given.get(field.name, field.default)
+        if field.type is float:
+            given[field.name] = float("nan") if value is None else float(value)
+        elif type(value) is not field.type:
+            raise TypeError(f"{field.name} is {brief(value)}")
+    return Claim(**given)
 
 
 def _chapter(kept: Path, name: str, subject: Subject, vectors: EmotionVectors, seed: int) -> list[Claim]:
     """The claims of a chapter, from an earlier unfinished call if it got that far."""
-    if kept.exists():
-        return [Claim(**row) for row in json.loads(kept.read_text(encoding="utf-8"))]
+    with suppress(OSError, ValueError, TypeError, AttributeError):  # what can't be read is made again
+        if found := [_claim(row) for row in parsed(kept.read_text(encoding="utf-8"))]:
+            return found
     try:
         found = list(CHAPTERS[name](subject, vectors, seed))
     except EmolabError as error:
@@ -220,9 +242,9 @@ def _texts(claim: Claim) -> tuple[str, ...]:
     measured = claim.statistic + (f" (n = {claim.n} {claim.of})" if claim.n else "")
     if claim.reason:
         return claim.claim, measured, claim.reason, "", "", claim.paper
-    nulls = f"95 % below {_number(claim.null)} ({claim.null_name})"
-    value = f"{_number(claim.value)} ({_number(claim.low)} to {_number(claim.high)})"
-    return claim.claim, measured, value, _number(claim.chance), nulls, claim.paper
+    nulls = f"95 % below {number(claim.null)} ({claim.null_name})"
+    value = f"{number(claim.value)} ({number(claim.low)} to {number(claim.high)})"
+    return claim.claim, measured, value, number(claim.chance), nulls, claim.paper
 
 
 def _html_row(claim: Claim) -> str:
@@ -230,11 +252,11 @@ def _html_row(claim: Claim) -> str:
     style = VERDICTS.index(claim.verdict)
     return (
         f'<tr title="{escape(claim.source)}">{cells}'
-        f'<td class="v{style}">{MARKS[claim.verdict]} {claim.verdict}{_picture(claim)}</td></tr>'
+        f'<td class="v{style}">{MARKS[claim.verdict]} {claim.verdict}{picture(claim)}</td></tr>'
     )
 
 
-def _picture(claim: Claim, width: int = 120) -> str:
+def picture(claim: Claim, width: int = 120) -> str:
     """Interval (line), value (dot), no effect (grey tick) and nulls (dotted tick) on one scale."""
     numbers = [claim.low, claim.high, claim.value, claim.chance, claim.null]
     if claim.reason or not np.isfinite(numbers).all():
@@ -250,11 +272,11 @@ def _picture(claim: Claim, width: int = 120) -> str:
     )
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     return "not computed" if value is None or np.isnan(value) else f"{value:.3g}"
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
@@ -262,7 +284,9 @@ def _plain(value):
     """What JSON can hold: NaN and infinities as None, numpy's numbers as Python's."""
     if isinstance(value, str | None):
         return value
-    return (int(value) if isinstance(value, int | np.integer) else float(value)) if np.isfinite(value) else None
+    if isinstance(value, int | np.integer):
+        return int(value)
+    return float(value) if np.isfinite(value) else None
 
 
 # --- the chapters: an experiment each, in the order of the notebooks -------------------------------------------------
@@ -303,4 +327,5 @@ CHAPTERS: dict[str, Chapter] = {
     "preferences": _experiment("experiments.preferences", "preferences"),
     "desperation": _experiment("experiments.desperation", "desperation"),
     "setbacks": _experiment("experiments.setbacks", "setbacks"),
+    "watch": _experiment("experiments.monitoring", "monitoring"),
 }

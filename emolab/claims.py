@@ -5,10 +5,10 @@ Every experiment turns its statistics so that more is what is claimed; nothing e
 
 from dataclasses import asdict, dataclass
 
-from emolab.errors import EmolabError
+from emolab.errors import EmolabError, brief
 
 VERDICTS = ("replicates", "weak", "does not replicate", "not testable on this model")
-PARTS = ("reading", "geometry", "function")
+PARTS = ("reading", "geometry", "function", "use")
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class Claim:
     """What was claimed, what was measured, and what stands beside it.
 
     claim : the claim in a sentence
-    part : 'reading' (what is represented), 'geometry' (how it lies), 'function' (what it does)
+    part : 'reading' (what is represented), 'geometry' (how it lies), 'function' (what it does), 'use' (what it is good
+        for)
     source : where it was published
     statistic : what was measured, with its unit, turned so that more is what is claimed
     value, low, high : the statistic and its 95 % interval
@@ -44,7 +45,7 @@ class Claim:
 
     def __post_init__(self):
         if self.part not in PARTS:
-            raise EmolabError(f"part {self.part!r} is not one of {', '.join(PARTS)}")
+            raise EmolabError(f"part {brief(self.part)} is not one of {', '.join(PARTS)}")
 
     @property
     def verdict(self) -> str:

@@ -1,6 +1,7 @@
-"""The command line: `emolab run | extract | card | map | model | lab`."""
+"""The command line: `emolab run | extract | card | map | watch | model | lab`."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from emolab.errors import EmolabError, unknown
+from emolab.errors import EmolabError, brief, unknown
 
 
 class _Commands(TyperGroup):
@@ -57,7 +58,7 @@ def run(
 
 @app.command()
 def extract(
-    out: Path,
+    out: Annotated[Path | None, typer.Argument(help="The vector file, .safetensors.")] = None,
     model: Model = "smollm2-135m-instruct",
     stories: Annotated[Path | None, typer.Option(help="Stories of your own: JSON lines or parquet.")] = None,
     settings: Settings = 12,
@@ -69,6 +70,9 @@ def extract(
     compact: Annotated[bool, typer.Option(help="Store the probes in float16.")] = False,
     ray: Annotated[bool, typer.Option("--ray", help="Read on a Ray cluster; without one, on Ray here.")] = False,
     address: Annotated[str, typer.Option(help="With --ray: 'host:6379' or 'ray://host:10001'.")] = "auto",
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say how many tokens, how much memory and how long; needs no OUT.")
+    ] = False,
 ) -> None:
     """Make emotion vectors and write them to OUT (.safetensors), with the evidence they are judged by."""
     import torch
@@ -78,15 +82,24 @@ def extract(
     from emolab.files import save, vector_path
     from emolab.model import load
 
-    vector_path(out)  # a wrong name shows before the work, not after it
     if dtype not in ("", *DTYPES):
         raise unknown("dtype", dtype, DTYPES)
-    subject = load(model, dtype=getattr(torch, dtype) if dtype else None)
+    weights = getattr(torch, dtype) if dtype else None
+    chosen, held_out = _layer_list(layers), HeldOut.shipped(settings)
+    if plan:
+        from emolab.planning import plan as make_plan
+
+        print(make_plan(model, stories, layers=chosen, held_out=held_out, dtype=weights).verdict())
+        return
+    if out is None:
+        raise typer.BadParameter("missing: where should the vectors go?", param_hint="OUT")
+    vector_path(out)  # a wrong name shows before the work, not after it
+    subject = load(model, dtype=weights)
     vectors = make(
         subject,
         stories,
-        layers=_layer_list(layers),
-        held_out=HeldOut.shipped(settings),
+        layers=chosen,
+        held_out=held_out,
         denoise=denoise,
         anew=True,
         cluster=address if ray else None,
@@ -101,16 +114,24 @@ def card(
     vectors: Annotated[str, typer.Option(help="A vector file; default: shipped, or made now.")] = "",
     out: Path = Path("out"),
     seed: int = 0,
+    beside: Annotated[
+        str, typer.Option(help="Another model's card.json, or a shipped card's name: writes OUT/cards.html and .md.")
+    ] = "",
 ) -> None:
     """The replication card: each published claim tested on the model; writes OUT/card.html, .md and .json."""
-    from emolab.card import replication_card
+    from emolab.card import load_card, replication_card
     from emolab.files import load_vectors
 
+    other = load_card(beside) if beside else None  # a wrong name shows before the work, not after it
     found = replication_card(model, load_vectors(vectors) if vectors else None, seed=seed)
     page = found.save(out)
     for claim in found.claims:
         print(f"{claim.verdict:>28}  {claim.claim}")
     print(f"\n{found.verdict()} See {page}")
+    if other:
+        both = found.beside(other)
+        page = both.save(out)
+        print(f"{both.verdict()} See {page}")
 
 
 @app.command("map")
@@ -134,13 +155,49 @@ def draw_map(
 
 
 @app.command()
+def watch(
+    file: Annotated[str, typer.Argument(help="A text in UTF-8, or - for what comes in on stdin.")],
+    emotion: Annotated[list[str] | None, typer.Option(help="What to watch; give it again for more.")] = None,
+    false_alarm: Annotated[float, typer.Option(help="Share of neutral texts that may raise an alarm.")] = 0.01,
+    chat: Annotated[bool, typer.Option("--chat", help="The file is a chat: a JSON list of role and content.")] = False,
+    log: Annotated[Path | None, typer.Option(help="Write each token to this file, as JSON lines.")] = None,
+    model: Model = "smollm2-135m-instruct",
+    vectors: Annotated[str, typer.Option(help="A vector file; default: shipped, or made now.")] = "",
+) -> None:
+    """Watch a text: print where the model's reading of chosen emotions passes a threshold set on neutral texts."""
+    import json
+
+    from emolab.extraction import extract as make
+    from emolab.files import load_vectors
+    from emolab.model import load
+    from emolab.watch import Watch
+
+    try:
+        raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        text = raw.decode()
+        text = json.loads(text) if chat else text
+    except (OSError, ValueError) as error:
+        what = "a chat in JSON" if chat else "a text in UTF-8"
+        raise EmolabError(f"{file} can't be read as {what}: {getattr(error, 'strerror', None) or error}") from None
+    subject = load(model)
+    made = load_vectors(vectors) if vectors else make(subject)
+    seen = Watch(subject, made, emotion or ["desperate", "angry", "afraid"], false_alarm=false_alarm).read(text, log)
+    for alarm in seen.alarms:
+        print(f"{alarm.emotion:12} {alarm.speaker:10} tokens {alarm.start}-{alarm.end - 1}  peak {alarm.peak:+.2f} "
+              f"(threshold {alarm.threshold:+.2f})  {' '.join(seen.words(alarm).split())}")  # fmt: skip
+    print(seen.verdict(), file=sys.stderr)
+
+
+@app.command()
 def lab(
     notebook: Annotated[str, typer.Argument(help="The notebook to open.")] = "notebooks/00_start_here.ipynb",
-    port: int = 8888,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="If it is taken, the next that is free.")] = 8888,
 ) -> None:
     """JupyterLab on this machine only (127.0.0.1, with its token)."""
     from jupyterlab.labapp import LabApp
 
+    if not Path(notebook).exists():
+        raise EmolabError(f"there is no {notebook} here: go to emolab's folder, or name a notebook or a folder")
     quiet = ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     # in a container everybody is root; only this machine is served, and only with the token
     root = ["--ServerApp.allow_root=True"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
@@ -174,10 +231,11 @@ def model_get(
 def _layer_list(text: str) -> list[int] | None:
     if not text:
         return None
-    ends = text.split("-")
-    if len(ends) > 2 or not all(end.isdigit() for end in ends) or int(ends[0]) > int(ends[-1]):
-        raise EmolabError(f"layers {text!r} can't be read: write them like 10-24, or one number")
-    return list(range(int(ends[0]), int(ends[-1]) + 1))
+    ends = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", text)
+    first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (1, 0)
+    if first > last:
+        raise EmolabError(f"layers {brief(text)} can't be read: write them like 10-24, or one number")
+    return list(range(first, last + 1))
 
 
 def main() -> None:

@@ -93,8 +93,9 @@ def fit_sums(names: Sequence[str], cells: np.ndarray, sums: np.ndarray, squares:
     effects = np.linalg.pinv(np.block([[of_emotion, cells], [cells.T, of_part]]), hermitian=True) @ sums
     vectors, settings = effects[: len(names)], effects[len(names) :]  # [emotion, d_model], [part, d_model]
     centre = vectors.mean(0)
-    residual = squares - effects.T @ sums  # least squares leave nothing along what is fitted
-    freedom = max(n - sum(cells.shape) + 1, 1) * cells.sum() / n
+    spare = n - sum(cells.shape) + 1  # with a story for each emotion nothing is left but rounding errors
+    residual = squares - effects.T @ sums if spare > 0 else np.zeros_like(squares)  # nothing along what is fitted
+    freedom = max(spare, 1) * cells.sum() / n
     return Fit(
         tuple(map(str, names)),
         vectors - centre,

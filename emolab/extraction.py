@@ -2,9 +2,8 @@
 
 import json
 import platform
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
 
 from emolab import data
 from emolab.activations import Means, check_layers, sample_tokens
@@ -31,12 +29,12 @@ from emolab.directions import (
     summary,
     unit,
 )
-from emolab.embedded import cache_folder
 from emolab.errors import EmolabError, unknown
 from emolab.files import load_vectors, shipped
 from emolab.model import Subject
 from emolab.sums import Sums, labelled
 from emolab.vectors import EmotionVectors, Evidence
+from emolab.workshop import workshop
 
 OFFSET = 10  # the open stories are in the feeling from the first sentence
 IMPLICIT_OFFSET = 30  # the implicit ones have to set the scene first
@@ -317,26 +315,9 @@ def _some_settings(stories: list[Story], settings: int | None) -> list[Story]:
     return [story for story in stories if story.part in kept]
 
 
-@contextmanager
-def _workshop(subject: Subject, corpus: data.Survey, held_out: HeldOut, *options) -> Iterator[Path]:
-    """A folder for unfinished work that belongs to this very extraction; removed when the work is done."""
+def _workshop(subject: Subject, corpus: data.Survey, held_out: HeldOut, *options) -> AbstractContextManager[Path]:
+    """A folder for unfinished work that belongs to this very extraction."""
     texts = [corpus.hash, *(data.corpus_hash(side) for side in (held_out.choose, held_out.test))]
     work = json.dumps([subject.weight_sample, str(subject.dtype), texts, options])
     key = sha256(work.encode()).hexdigest()[:16]
-    folder = cache_folder() / "extractions" / key
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.with_suffix(".lock"), timeout=0)
-        with lock:
-            yield folder
-            shutil.rmtree(folder)
-    except Timeout:
-        raise EmolabError(
-            f"another process is working on this very extraction of {subject.name}: wait for it, or stop it and run "
-            "again to go on where it stopped"
-        ) from None
-    except OSError as error:
-        raise EmolabError(
-            f"can't work in {folder.parent} ({error.strerror or error}): free some room, or point EMOLAB_CACHE to a "
-            "folder of yours"
-        ) from error
+    return workshop("extractions", key, f"this very extraction of {subject.name}")

@@ -52,7 +52,10 @@ class Lens:
     model: str
 
     def table(self, layer: int | None = None) -> pd.DataFrame:
-        """The top and bottom tokens of each emotion as text, at the layer in use or at the deepest."""
+        """The top and bottom tokens of each emotion as text, at the layer in use or at the deepest.
+
+        Raises EmolabError for any other layer.
+        """
         layer = self.layer if layer is None else layer
         if layer not in (self.layer, self.deepest):
             raise EmolabError(

@@ -12,7 +12,7 @@ import torch
 
 from emolab.activations import encode_all, pad, plan_batches, token_budget
 from emolab.errors import EmolabError
-from emolab.model import Subject
+from emolab.model import Subject, not_finite
 
 GRADIENT_TOKENS = 2048  # in a batch that keeps what the way back needs
 
@@ -29,7 +29,7 @@ def token_losses(subject: Subject, texts: Sequence[str]) -> list[np.ndarray]:
         logits = _logits(subject, input_ids, mask)
         for place, i in enumerate(batch):
             found = _picked(logits[place, : len(ids[i]) - 1], ids[i][1:])
-            losses[i] = np.concatenate([[np.nan], -found])
+            losses[i] = np.concatenate([[np.nan], -_numbers(subject, found)])
     return losses
 
 
@@ -44,7 +44,7 @@ def continuation_logprobs(subject: Subject, prompts: Sequence[str], continuation
     for batch, input_ids, mask in _batches(subject, ids):
         with torch.inference_mode():
             found[batch] = _sums(subject, input_ids, mask, [starts[i] for i in batch], [ids[i] for i in batch]).cpu()
-    return found
+    return _numbers(subject, found)
 
 
 def continuation_gradients(
@@ -74,7 +74,7 @@ def continuation_gradients(
             sums = _sums(subject, input_ids, mask, [starts[i] for i in batch], [ids[i] for i in batch])
             (gradient,) = torch.autograd.grad(sums.sum(), push)  # texts of a batch don't touch each other
         found[batch], gradients[batch] = sums.detach().cpu(), gradient[:, 0]
-    return found, gradients
+    return _numbers(subject, found), _numbers(subject, gradients)
 
 
 @torch.inference_mode()
@@ -88,7 +88,7 @@ def next_token_logprobs(subject: Subject, texts: Sequence[str], tokens: Sequence
         skipped = input_ids.shape[1] - logits.shape[1]
         for place, i in enumerate(batch):
             last = logits[place, len(ids[i]) - 1 - skipped].float().log_softmax(-1)
-            rows[i] = last[kept].cpu().numpy()
+            rows[i] = _numbers(subject, last[kept].cpu().numpy())
     return np.stack(rows)
 
 
@@ -134,6 +134,13 @@ def _pushed(subject: Subject, layer: int, push: torch.Tensor, here: torch.Tensor
         yield
     finally:
         handle.remove()
+
+
+def _numbers(subject: Subject, found: np.ndarray) -> np.ndarray:
+    """What was found, if it is numbers. Raises EmolabError for NaN, as a model overflowing in float16 gives."""
+    if np.isnan(found).any():
+        raise not_finite(subject, "log-probabilities that are not numbers")
+    return found
 
 
 def _picked(logits: torch.Tensor, ids: Sequence[int]) -> np.ndarray:

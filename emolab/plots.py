@@ -238,7 +238,7 @@ def agreement_map(found) -> Figure:
     """An `agreement.Agreement`: both models in one map, each emotion joined to itself."""
     places, (first, second) = found.places, found.models
     figure, axes = plt.subplots(figsize=(15, 11), layout="constrained")
-    axes.plot(places[["x", "x2"]].T, places[["y", "y2"]].T, color="#bbbbbb", lw=0.8, zorder=1)
+    axes.plot(places[["x", "x2"]].T, places[["y", "y2"]].T, color="#555555", lw=1.6, zorder=1)
     axes.scatter(places.x, places.y, color="#0072b2", s=45, label=first, zorder=3)
     axes.scatter(places.x2, places.y2, color="#e69f00", marker="s", s=36, label=second, zorder=2)
     _spread_labels(axes, places.x, places.y, places.index, size=8, every=True)
@@ -251,10 +251,9 @@ def agreement_map(found) -> Figure:
 def agreement_heatmap(found) -> Figure:
     """An `agreement.Agreement`: how alike the geometry of any layer of one model is to any of the other."""
     table = found.layers
-    figure, axes = plt.subplots(figsize=(8, 7), layout="constrained")
-    image = axes.imshow(
-        table, cmap="viridis", vmax=1, origin="lower", extent=(*_edges(table.columns), *_edges(table.index))
-    )
+    figure, axes = plt.subplots(figsize=(8, 6), layout="constrained")
+    extent = (*_edges(table.columns), *_edges(table.index))
+    image = axes.imshow(table, cmap="viridis", vmax=1, origin="lower", aspect="auto", extent=extent)
     axes.plot(found.chosen[1], found.chosen[0], "o", mfc="none", mec="white", ms=12, mew=2)
     figure.colorbar(image, ax=axes, shrink=0.8).set_label("Spearman correlation of cosine matrices")
     axes.set(xlabel=f"layer of {found.models[1]}", ylabel=f"layer of {found.models[0]}")

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from emolab.activations import read
+from emolab.checks import check_chat
 from emolab.directions import METRICS
 from emolab.errors import EmolabError, unknown
 from emolab.model import Subject
@@ -57,6 +58,8 @@ class Readout:
 
         unit : 'sd', in standard deviations of that emotion's score on neutral tokens; 'raw', the projection;
             'cosine', the cosine with the direction. Token 0 is NaN: its activations are unlike all others.
+
+        Raises EmolabError for an unknown emotion, metric or unit, or a layer that the vectors lack.
         """
         if unit not in UNITS:
             raise unknown("unit", unit, UNITS)
@@ -78,10 +81,7 @@ class Readout:
 
     def where(self, start: int, end: int) -> slice:
         """The tokens that hold the characters start..end of the text. Raises EmolabError if there are none."""
-        inside = [i for i, (a, b) in enumerate(self.spans) if a < end and b > start]
-        if not inside:
-            raise EmolabError(f"no token holds characters {start}..{end}: the text has {len(self.text)}")
-        return slice(inside[0], inside[-1] + 1)
+        return holding(self.spans, start, end)
 
     def top(self, k: int = 10, tokens: slice = slice(None), **view) -> pd.Series:
         """The k emotions with the highest mean score over some tokens (default: all but the first)."""
@@ -133,28 +133,24 @@ def readout(subject: Subject, vectors: EmotionVectors, text: str | list[dict]) -
     hidden = read(subject, text, vectors.layers)
     spans = subject.spans(text)
     found = Readout(text, tuple(text[a:b] for a, b in spans), spans, (), hidden, vectors)
-    return found if messages is None else replace(found, turns=_turns(found, messages))
+    return found if messages is None else replace(found, turns=find_turns(text, spans, messages))
 
 
-def check_chat(messages: list[dict]) -> list[dict]:
-    """The messages, if they are a chat; raises EmolabError if not."""
-    good = isinstance(messages, list) and messages
-    for message in messages if good else ():
-        good = good and isinstance(message, dict) and all(isinstance(message.get(k), str) for k in ("role", "content"))
-    if not good:
-        raise EmolabError(
-            'a chat is a list of {"role": "user" or "assistant" or "system", "content": "..."}, with at least one'
-        )
-    return messages
+def holding(spans: Sequence[tuple[int, int]], start: int, end: int) -> slice:
+    """The tokens, given as (start, end) in characters, that hold start..end. Raises EmolabError if there are none."""
+    inside = [i for i, (a, b) in enumerate(spans) if a < end and b > start]
+    if not inside:
+        raise EmolabError(f"no token holds characters {start}..{end}: the text has {spans[-1][1] if spans else 0}")
+    return slice(inside[0], inside[-1] + 1)
 
 
-def _turns(found: Readout, messages: list[dict]) -> tuple[Turn, ...]:
+def find_turns(text: str, spans: Sequence[tuple[int, int]], messages: list[dict]) -> tuple[Turn, ...]:
     """Each message's tokens in the templated text; a template may strip blanks, nothing else."""
     turns, place = [], 0
     for message in messages:
         content = message["content"].strip()
-        start = found.text.find(content, place)
+        start = text.find(content, place)
         if content and start >= 0:
             place = start + len(content)
-            turns.append(Turn(message["role"], found.where(start, place)))
+            turns.append(Turn(message["role"], holding(spans, start, place)))
     return tuple(turns)

@@ -110,14 +110,17 @@ class EmotionVectors:
         return self.emotions.index(emotion)
 
     def row(self, layer: int | None = None) -> int:
-        """The position of a layer on the layer axis; the chosen layer for None."""
+        """The position of a layer on the layer axis, the chosen one for None. Raises EmolabError if it isn't there."""
         layer = self.chosen_layer if layer is None else layer
         if layer not in self.layers:
             raise EmolabError(f"layer {layer} is not in these vectors: they hold {self.layers[0]}..{self.layers[-1]}")
         return self.layers.index(layer)
 
     def directions(self, layer: int | None = None, metric: str | None = None) -> np.ndarray:
-        """[emotion, d_model] to project activations on: unit vectors for 'vector', probes for 'probe'."""
+        """[emotion, d_model] to project activations on: unit vectors for 'vector', probes for 'probe'.
+
+        Raises EmolabError for a layer that isn't there or another metric.
+        """
         if (metric := metric or self.metric) not in METRICS:
             raise unknown("metric", metric, METRICS)
         row = self.row(layer)
@@ -128,7 +131,7 @@ class EmotionVectors:
 
         'vector': the vectors, [emotion, d_model]. 'probe': [emotion, at most n_emotions], the vectors after
         whitening by the within-emotion covariance, up to a rotation: since a probe is inv(S) v / |v|_S, the
-        products probe x vector hold all that is needed.
+        products probe x vector hold all that is needed. Raises EmolabError as `directions` does.
         """
         row, metric = self.row(layer), metric or self.metric
         vectors = self.vectors[:, row].astype(np.float64)
@@ -168,7 +171,9 @@ class EmotionVectors:
         return self.evidence
 
     def check(self, subject: Subject) -> None:
-        """Raises EmolabError if these vectors were made for another model."""
+        """Raises EmolabError if these vectors were made for another model, or what is given is none."""
+        if not hasattr(subject, "weight_sample"):
+            raise EmolabError(f"a model comes first, as from load(); got {type(subject).__name__}")
         sample, other = (np.frombuffer(bytes.fromhex(s), ">i2") for s in (self.info["weights"], subject.weight_sample))
         same_shape = (self.info["n_layers"], self.vectors.shape[-1]) == (subject.n_layers, subject.d_model)
         # a few weights may round differently on the way through another dtype

@@ -14,7 +14,7 @@ import torch
 from emolab.activations import brisk_attention, pad, plan_batches, token_budget
 from emolab.directions import METRICS, unit
 from emolab.errors import EmolabError
-from emolab.model import Subject
+from emolab.model import Subject, not_finite
 from emolab.steering import Positions, steer, steered_layers
 from emolab.vectors import EmotionVectors
 
@@ -72,6 +72,8 @@ def reread(
                 chances = logits[place, : len(ids[i])].float().log_softmax(-1)
                 target = torch.tensor(ids[i][1:], device=chances.device)[:, None]
                 losses = -chances[:-1].gather(1, target)[:, 0].cpu().double().numpy()
+                if not np.isfinite(hidden).all() or np.isnan(losses).any():
+                    raise not_finite(subject, "numbers that are not finite")
                 found[i] = Reread(scores, np.append(np.nan, losses), chances[-1, words].cpu().double().numpy())
     finally:
         handle.remove()
@@ -194,7 +196,10 @@ def _step(subject: Subject, fed: list[list[int]], cache, length: int) -> tuple[t
             past_key_values=cache,
             use_cache=True,
         )
-        return output.logits[:, -1].float().cpu(), output.past_key_values
+        logits = output.logits[:, -1].float().cpu()
+        if not (logits < float("inf")).all():
+            raise not_finite(subject, "logits that are not numbers")
+        return logits, output.past_key_values
 
 
 def _pick(logits: torch.Tensor, draw: float | None) -> int:

@@ -123,10 +123,19 @@ def test_the_readme_shows_the_shipped_card():
         assert claim.reason or f" {claim.value:.3g} ({claim.low:.3g} to {claim.high:.3g}) " in row
 
 
-def test_cards_of_two_models_side_by_side():
+def test_cards_of_two_models_side_by_side(tmp_path):
     first = Card(CLAIMS[:3], {"model": "one"})
-    second = Card((CLAIMS[0], CLAIMS[3]), {"model": "two"})
+    second = Card((CLAIMS[0], CLAIMS[3]), {"model": HOSTILE})
     both = first.beside(second)
-    assert list(both.index) == [each.claim for each in CLAIMS] and list(both.columns.levels[0]) == ["one", "two"]
-    assert both.loc["danger raises fear", ("two", "verdict")] == "replicates"
-    assert both.loc["calm falls"].isna().sum() == 9  # no figures in the first, nothing in the second
+    table = both.table()
+    assert list(table.index) == [each.claim for each in CLAIMS] and list(both.verdicts()) == ["one", HOSTILE]
+    assert table.loc["danger raises fear", (HOSTILE, "verdict")] == "replicates"
+    assert table.loc["calm falls"].isna().sum() == 9  # no figures in the first, nothing in the second
+    assert "4 claims on one and" in both.verdict() and "1 replicate on all of them, 3 on none" in both.verdict()
+    page = both.save(tmp_path).read_text(encoding="utf-8")
+    assert "<script" not in page and not re.search(r"(src|href)\s*=", page) and "default-src 'none'" in page
+    rows = [line for line in (tmp_path / "cards.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    assert {row.replace("\\|", "").count("|") for row in rows} == {4}
+    good = "● replicates: 0.9 (0.8 to 1); no effect 0.5, nulls 0.7"
+    assert any(row.count(good) == 2 for row in rows) and page.count(good) == 2
+    assert "sandbox" in both._repr_html_() and "<script" not in both._repr_html_()

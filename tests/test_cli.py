@@ -84,6 +84,10 @@ def test_extract_writes_the_vectors(emolab, folder, stories, cache, tmp_path):
         (["extract", "x.safetensors", "--dtype", "float23"], "float23"),
         (["extract", "x.safetensors", "--layers", "3-1"], "layers .3-1. can.t be read"),
         (["extract", "x.npy"], r"ends in \.safetensors"),
+        (["extract", "x.safetensors", "--layers", "1-99999999999"], "layers .* can.t be read"),
+        (["extract", "x.safetensors", "--layers", "²"], "layers .* can.t be read"),
+        (["lab", "nowhere.ipynb"], r"there is no nowhere\.ipynb here: go to emolab's folder"),
+        (["lab", "--", "--ServerApp.ip=0.0.0.0"], "there is no --ServerApp.ip=0.0.0.0 here"),
     ],
     ids=str,
 )
@@ -112,7 +116,11 @@ def test_a_broken_line_is_named(emolab, folder, stories, cache, tmp_path, line, 
     assert f"{stories}, line 11: {message}" in err
 
 
-@pytest.mark.parametrize("words", [["nonsense"], ["extract"], ["run", "--settings", "13"]], ids=str)
+@pytest.mark.parametrize(
+    "words",
+    [["nonsense"], ["extract"], ["extract", "--settings", "2"], ["run", "--settings", "13"], ["lab", "--port", "0"]],
+    ids=str,
+)
 def test_words_that_are_no_command_line(emolab, words):
     code, _, err = emolab(*words)
     assert code == 2
@@ -155,3 +163,16 @@ def test_card(emolab, folder, tiny_vectors, tmp_path, monkeypatch, cache):
     assert code == 0 and "replicates  danger raises fear" in printed
     assert json.loads((out / "card.json").read_text())["claims"][0]["verdict"] == "replicates"
     assert {path.name for path in out.iterdir()} == {"card.html", "card.md", "card.json"}
+
+    beside = ["--beside", out / "card.json", "--out", tmp_path / "two"]
+    code, printed, _ = emolab("card", "--model", folder, "--vectors", vectors, *beside)
+    assert code == 0 and "1 replicate on all of them" in printed
+    assert {"cards.html", "cards.md"} < {path.name for path in (tmp_path / "two").iterdir()}
+    code, _, err = emolab("card", "--model", folder, "--beside", "no-such-card")
+    assert code == 1 and "no-such-card is not a replication card" in err
+
+
+def test_a_plan_writes_nothing(emolab, folder, stories, cache, tmp_path):
+    code, out, _ = emolab("extract", "--model", folder, "--stories", stories, "--settings", 1, "--plan")
+    assert code == 0 and "tokens" in out and "GB of memory" in out and "layer 4" in out
+    assert not cache.exists() and [path.name for path in tmp_path.iterdir()] == ["stories.jsonl"]

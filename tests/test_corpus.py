@@ -78,6 +78,7 @@ SETS = {  # rows, keys
     "concepts": (36, "emotion part genre pov text"),
     "continuations": (48, "id emotion emotional neutral continuation"),
     "danger_safe": (40, "id danger safe"),
+    "denials": (44, "id kind emotion text sincere plain"),
     "dialogues": (48, "id user_state assistant_state turns"),
     "dilemmas": (64, "id kind desperate calm question honest harmful"),
     "scenarios": (72, "id emotion text"),
@@ -87,6 +88,8 @@ SETS = {  # rows, keys
 PAIRS = {  # two versions of one thing: how many words their lengths may differ by
     ("continuations", "emotional", "neutral"): 4,
     ("danger_safe", "danger", "safe"): 2,
+    ("denials", "text", "sincere"): 5,
+    ("denials", "text", "plain"): 3,
     ("dilemmas", "desperate", "calm"): 6,
     ("dilemmas", "honest", "harmful"): 2,
     ("setbacks", "high", "low"): 3,

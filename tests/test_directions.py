@@ -115,3 +115,11 @@ def test_the_layer_rule_prefers_a_plateau_to_a_lucky_layer():
     profile = pd.DataFrame({"vector": [0.1] * 7, "probe": [0.2, 0.9, 0.2, 0.7, 0.71, 0.7, 0.6]}, index=range(1, 8))
     assert choose(profile) == (5, "probe")
     assert choose(profile.rename(columns={"probe": "vector", "vector": "probe"})) == (5, "vector")
+
+
+def test_a_single_story_of_each_emotion_leaves_the_metric_plain():
+    texts, _ = planted(np.random.default_rng(0))
+    one = texts[texts.parts == "p0"]
+    found = fit(one)
+    np.testing.assert_allclose(found.metric, np.eye(24))
+    np.testing.assert_allclose(unit(found.probes()), unit(found.vectors))

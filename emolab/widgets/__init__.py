@@ -3,7 +3,8 @@
 For the prompt lab, `lab_view.py` turns readouts into arrays to draw, `prompt_lab.py` and `prompt_lab.js` draw them live
 in Jupyter, `twin.py` draws them as HTML that needs neither kernel nor script. `brevity_scope.py` shows figures and
 words of the results on how brief an emotion is.
-`steering_desk.py` and `steering_desk.js` write text side by side; `live.py` and `common.js` are what
+`steering_desk.py` and `steering_desk.js` write text side by side; `watch_chat.py` and `watch_chat.js` watch a chat,
+`watch_view.py` shows what was seen; `live.py` and `common.js` are what
 these two share.
 """
 

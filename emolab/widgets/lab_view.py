@@ -75,12 +75,13 @@ class Sweep:
 
 @dataclass(frozen=True)
 class View:
-    """Everything on display. `scale` is the score at which the colours end."""
+    """Everything on display. `scale` is the score at which the colours end, `note` what else should be said."""
 
     look: Look
     sides: tuple[Side, ...] = ()
     difference: Difference | None = None
     sweep: Sweep | None = None
+    note: str = ""
 
     @property
     def scale(self) -> float:
@@ -99,7 +100,8 @@ class View:
 
     @property
     def caption(self) -> str:
-        return f"{UNITS[self.look.unit]}, layer {self.look.layer}, {self.look.metric}s"
+        said = f"{UNITS[self.look.unit]}, layer {self.look.layer}, {self.look.metric}s"
+        return f"{said}; {self.note}" if self.note else said
 
     def payload(self) -> dict[str, Any]:
         """The same for the front end: names and tokens as JSON, scores and ranks as bytes (row by row)."""

@@ -6,15 +6,17 @@ drawn, `twin.py` draws it without a kernel. Scores come from `Readout`: the mode
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import traitlets as t
 
+from emolab.checks import check_chat
 from emolab.directions import METRICS
 from emolab.errors import EmolabError
 from emolab.model import Subject
-from emolab.readout import UNITS, Readout, check_chat, readout
+from emolab.readout import UNITS, Readout, readout
 from emolab.vectors import EmotionVectors
 from emolab.widgets import front
 from emolab.widgets.lab_view import SLOT, Look, View, filled, sound, sweep_values, sweep_view, text_view
@@ -128,6 +130,7 @@ class PromptLab(LiveWidget):
         else:
             found = self._read_all(self._prompts(), 2 if self.mode == "compare" else 1)
             view = text_view(found, look)
+        view = replace(view, note=self.subject.plain if self.chat else "")
         self.readouts = tuple(found)
         with self.hold_sync():
             if self.shown not in look.emotions:
@@ -235,16 +238,21 @@ def prompt_lab(
         "chat": chat or isinstance(text, list) or isinstance(other, list),
     }
     for prompt, plain, turns in ((text, "text", "turns"), (other, "other", "other_turns")):
-        if isinstance(prompt, list):
+        if not isinstance(prompt, str | None):
             state |= {turns: check_chat(prompt), plain: prompt[-1]["content"]}
         elif prompt is not None:
             state |= {plain: prompt}
     if template is not None or x is not None:
-        values = VALUES if x is None else x if isinstance(x, str) else ", ".join(map(str, x))
+        values = VALUES if x is None else x if isinstance(x, str) else ", ".join(map(str, _several(x)))
         state |= {"mode": "sweep", "sweep": {"template": TEMPLATE if template is None else template, "x": values}}
     elif other is not None:
         state["mode"] = "compare"
     return PromptLab(subject, vectors, **state)
+
+
+def _several(x: Any) -> Any:
+    """What one can go through: x, or x alone, which a sweep refuses in its own words."""
+    return x if isinstance(x, Iterable) else [x]
 
 
 def _choices(vectors: EmotionVectors) -> dict[str, Any]:
@@ -260,7 +268,7 @@ def _choices(vectors: EmotionVectors) -> dict[str, Any]:
 
 def _sound_chat(messages: list[dict]) -> list[dict]:
     """The messages with sound text. Raises EmolabError if they are no chat, or one without a word."""
-    clean = [{"role": m["role"], "content": sound(m["content"])} for m in check_chat(messages)]
+    clean = [{"role": sound(m["role"]), "content": sound(m["content"])} for m in check_chat(messages)]
     if not any(message["content"].strip() for message in clean):
         raise EmolabError("the chat is empty: give at least one word")
     return clean

@@ -72,6 +72,7 @@ class SteeringDesk(LiveWidget):
         self._emotions: tuple[str, ...] = ()  # of the texts on display
         self._cut = False  # whether these were stopped
         self._where = ""  # what was pushed for them, and where
+        self._note = ""  # how the prompt was given
         self._twin: Subject | None = None
         self._stopped, self._thread = threading.Event(), None
         layers = [layer for layer in vectors.layers if layer]
@@ -157,12 +158,13 @@ class SteeringDesk(LiveWidget):
             "text": self._prompt(), "pushes": dict(self.pushes), "layer": self.layer,
             "positions": POSITIONS[self.positions], "max_new_tokens": self.max_tokens,
             "seed": None if self.greedy else self.seed, "code": self._call(),
+            "note": f"; {self.subject.plain}" if self.chat and self.subject.plain else "",
             "where": f"{_said(self.pushes)}; layer {self.layer}, {self.positions} tokens, {how}",
         }  # fmt: skip
 
     def _write(self, ask: dict[str, Any]) -> None:
         """The thread: write, read again, show."""
-        error, code, where = "", ask.pop("code"), ask.pop("where")
+        error, code, where, note = "", *(ask.pop(name) for name in ("code", "where", "note"))
         try:
             self._twin = self._twin or own_hooks(self.subject)
             prompt, both, looked = len(self._twin.encode(ask["text"])), None, 0.0
@@ -179,7 +181,7 @@ class SteeringDesk(LiveWidget):
             self._emotions = emotions
             with self.hold_sync():
                 self.shown = self.shown if self.shown in emotions else emotions[0]
-                self._cut, self._where = self._stopped.is_set(), where
+                self._cut, self._where, self._note = self._stopped.is_set(), where, note
                 self.view, self.code = self._payload(), code
         except Exception as problem:  # in a thread nobody else would see it
             error = _words(problem)
@@ -225,7 +227,7 @@ class SteeringDesk(LiveWidget):
         v = self.vectors
         return (
             f"{'Stopped. ' if self._cut else ''}Both texts read again without any push: score in sd of neutral tokens, "
-            f"layer {v.chosen_layer}, {v.metric}s"
+            f"layer {v.chosen_layer}, {v.metric}s{self._note}"
         )
 
     # --- showing ---

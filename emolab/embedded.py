@@ -115,11 +115,10 @@ def embedded_folder(name: str) -> Path:
     """
     if name not in EMBEDDED:
         raise unknown("embedded model", name, EMBEDDED)
-    folder = folder_of(name)
-    if here(name):
-        return folder
-    source = EMBEDDED[name]
+    folder, source = folder_of(name), EMBEDDED[name]
     try:
+        if here(name):
+            return folder
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f"{name}.lock")):
             if not here(name):

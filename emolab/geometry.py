@@ -179,13 +179,11 @@ def umap_points(coordinates: np.ndarray, seed: int = 0) -> tuple[np.ndarray, dic
 
 def _keep_compiled() -> None:
     """Let numba keep UMAP's machine code on disk: compiling takes 10 to 20 s, and would again in every process."""
-    from numba.core.dispatcher import Dispatcher
     from umap import layouts, umap_
 
     for function in (*vars(umap_).values(), *vars(layouts).values()):
-        if isinstance(function, Dispatcher):
-            with suppress(RuntimeError):  # no folder that can be written
-                function.enable_caching()
+        with suppress(AttributeError, RuntimeError):  # not compiled; no folder that can be written
+            function.enable_caching()
 
 
 def principal_components(coordinates: np.ndarray, k: int = 10) -> tuple[pd.DataFrame, pd.Series]:

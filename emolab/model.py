@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,9 @@ class Subject:
             return logits
 
         options = {"do_sample": seed is not None, "pad_token_id": self.pad_id, "logits_processor": [sure]} | options
+        if "logits_to_keep" in signature(self.model.forward).parameters:
+            # the last place by number: a slice would make torch copy the unembedding for every text of the batch
+            options["logits_to_keep"] = torch.tensor([-1], device=self.device)
         with torch.no_grad(), torch.random.fork_rng(enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from emolab.directions import METRICS, Labelled, unit
-from emolab.errors import EmolabError, unknown
+from emolab.errors import EmolabError, brief, unknown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -113,7 +113,9 @@ class EmotionVectors:
         """The position of a layer on the layer axis, the chosen one for None. Raises EmolabError if it isn't there."""
         layer = self.chosen_layer if layer is None else layer
         if layer not in self.layers:
-            raise EmolabError(f"layer {layer} is not in these vectors: they hold {self.layers[0]}..{self.layers[-1]}")
+            raise EmolabError(
+                f"layer {brief(layer)} is not in these vectors: they hold {self.layers[0]}..{self.layers[-1]}"
+            )
         return self.layers.index(layer)
 
     def directions(self, layer: int | None = None, metric: str | None = None) -> np.ndarray:

@@ -269,6 +269,8 @@ def test_a_cache_that_can_not_be_used_says_what_to_do(tiny, tiny_vectors, monkey
         el.extract(tiny, STORIES, held_out=el.HeldOut(), neutral=NEUTRAL[:4], progress=False)
     with pytest.raises(el.EmolabError, match="EMOLAB_CACHE"):
         el.replication_card(tiny, tiny_vectors, only=[], progress=False)
+    with pytest.raises(el.EmolabError, match="EMOLAB_CACHE"):
+        el.load()
 
 
 def test_one_process_at_a_time(cache):

@@ -7,7 +7,6 @@ texts of like length; a CPU runs as many batches side by side as it has cores. B
 """
 
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from tqdm.auto import tqdm
 
 from emolab.errors import EmolabError
 from emolab.model import Subject, not_finite
+from emolab.workshop import Store
 
 Collect = Callable[[int, torch.Tensor], None]
 
@@ -112,7 +112,7 @@ def mean_activations(
     ids = encode_all(subject, texts, offset)
     batches, at_once = _plan(subject, ids)
     plan = _plan_key(subject, ids, layers, offset, batches)
-    store = _Store(folder, plan, len(ids), len(layers), subject.d_model, len(batches))
+    store = Store(folder, plan, len(ids), len(layers), subject.d_model, len(batches))
     todo = [number for number in range(len(batches)) if not store.done[number]]
 
     def read_batch(number: int) -> int:
@@ -380,65 +380,6 @@ def _check_finite(subject: Subject, means: np.ndarray, layers: Sequence[int]) ->
         raise not_finite(subject, f"activations that are not finite from layer {layers[int(bad.argmax())]} on")
 
 
-# --- resuming ----------------------------------------------------------------------------------------------------
-
-
 def _plan_key(subject: Subject, ids, layers, offset, batches) -> str:
     plan = [subject.weight_sample, str(subject.dtype), subject.device.type, ids, layers, offset, batches]
     return sha256(json.dumps(plan).encode()).hexdigest()
-
-
-class _Store:
-    """Means and norms of all texts, in memory, or in files that outlive a killed process.
-
-    A batch is marked done only after its rows are on disk; a plan that differs starts afresh.
-    """
-
-    def __init__(self, folder: Path | None, plan: str, n_texts: int, n_layers: int, d_model: int, n_batches: int):
-        shapes = {"means": (n_texts, n_layers, d_model), "norms": (n_texts, n_layers)}
-        if folder is None:
-            self.means, self.norms = (np.zeros(shape, np.float32) for shape in shapes.values())
-            self.done = np.zeros(n_batches, np.uint8)
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        sizes = {name: 4 * int(np.prod(shape)) for name, shape in shapes.items()} | {"done": n_batches}
-        if not _whole(folder, plan, sizes):
-            (folder / "plan").unlink(missing_ok=True)
-            for name, size in sizes.items():
-                _allocate(folder / name, size)
-            (folder / "plan").write_text(plan)
-        self.means, self.norms = (
-            np.memmap(folder / name, np.float32, "r+", shape=shape) for name, shape in shapes.items()
-        )
-        self.done = np.memmap(folder / "done", np.uint8, "r+", shape=(n_batches,))
-
-    def finish(self, batch: int) -> None:
-        for array in (self.means, self.norms):
-            if isinstance(array, np.memmap):
-                array.flush()
-        self.done[batch] = 1
-
-
-def _whole(folder: Path, plan: str, sizes: dict[str, int]) -> bool:
-    """Whether all files of this plan are there: a process may have been killed while it made or removed them."""
-    try:
-        there = {name: (folder / name).stat().st_size for name in sizes}
-        marks = set((folder / "done").read_bytes())
-        return there == sizes and marks <= {0, 1} and (folder / "plan").read_bytes() == plan.encode()
-    except FileNotFoundError:
-        return False
-
-
-def _allocate(path: Path, size: int) -> None:
-    """A file of zeros whose room is really there: a full disk shows now, not as a crash while writing."""
-    with path.open("wb") as file:
-        try:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)
-            else:
-                file.write(bytes(size))
-        except OSError as error:
-            raise EmolabError(
-                f"{path.parent} has no room for {size / 2**20:.0f} MB of unfinished work ({error.strerror}): free "
-                "some, or point EMOLAB_CACHE to another folder"
-            ) from error

@@ -65,7 +65,7 @@ class Geometry:
         return emotion_map(self)
 
     def interactive(self):
-        """The UMAP map as a plotly figure with hover."""
+        """The UMAP map as a page in which emotions can be searched and clicked."""
         from emolab.interactive import interactive_map
 
         return interactive_map(self)

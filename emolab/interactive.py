@@ -87,7 +87,7 @@ def map_data(geometry: Geometry, words: Mapping[str, Sequence[str]] | None = Non
     return {
         "title": f"{len(points)} emotion directions in {geometry.model}, layer {geometry.layer}",
         "caption": "click an emotion; drag to move, double-click to zoom. Red: low predicted pleasure, blue: high",
-        "lens": "Tokens that its vector makes likelier at the last layer (· is a blank)",
+        "lens": "Tokens that its vector makes likelier, at the deepest layer read (· is a blank)",
         "chosen": chosen,
         "emotions": emotions,
     }

@@ -17,7 +17,7 @@ from emolab.directions import METRICS
 from emolab.extraction import HeldOut, extract
 from emolab.files import atomic
 from emolab.geometry import DIMENSIONS, Geometry, human_norms
-from emolab.interactive import write_map
+from emolab.interactive import top_tokens, write_map
 from emolab.model import DEFAULT, load
 from emolab.plots import cosine_heatmap, norm_scatter
 from emolab.quality import Quality
@@ -72,7 +72,7 @@ def run(
     figures = {"The map": geometry.figure()}
     with atomic(out / "map.png") as scratch:
         figures["The map"].savefig(scratch, dpi=110)
-    write_map(geometry, out / "map.html")
+    write_map(geometry, out / "map.html", words=top_tokens(subject, vectors))
     numbers = _numbers(vectors, quality, geometry) | {
         "tokens_per_s": round(vectors.info["n_tokens"] / (read - loaded)),
         "seconds": round(time.perf_counter() - start, 1),

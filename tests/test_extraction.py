@@ -131,9 +131,9 @@ def test_a_second_process_on_the_same_extraction_is_told_to_wait(tiny, cache):
 KILLED = """
 import os, signal
 from test_extraction import make, tiny_subject
-from emolab import activations
+from emolab import activations, workshop
 activations.token_budget = lambda subject: 100
-finish = activations._Store.finish
+finish = workshop.Store.finish
 done = []
 def counted(store, batch):
     finish(store, batch)
@@ -141,7 +141,7 @@ def counted(store, batch):
     print(len(done), flush=True)
     if len(done) == int(os.environ["STOP_AFTER"]):
         os.kill(os.getpid(), signal.SIGKILL)
-activations._Store.finish = counted
+workshop.Store.finish = counted
 vectors = make(tiny_subject())
 vectors.save(os.environ["OUT"])
 """

@@ -170,7 +170,7 @@ def watch(
     from emolab.extraction import extract as make
     from emolab.files import load_vectors
     from emolab.model import load
-    from emolab.watch import Watch
+    from emolab.watching.watch import Watch
 
     try:
         raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()

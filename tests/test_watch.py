@@ -15,9 +15,9 @@ import emolab as el
 from emolab import cli
 from emolab.readout import readout
 from emolab.steering import steer
-from emolab.watch_log import read_log
-from emolab.watch_scores import CLIP, gauge, lay_out, smoothed
-from emolab.watch_thresholds import as_chat, conformal, exact_interval, is_test, load_thresholds
+from emolab.watching.log import read_log
+from emolab.watching.scores import CLIP, gauge, lay_out, smoothed
+from emolab.watching.thresholds import as_chat, conformal, exact_interval, is_test, load_thresholds
 
 TEXT = "the dog ran to the bright door and she"
 MANY = [tiny_text(1000 + seed, words=30) for seed in range(300)]
@@ -108,7 +108,7 @@ def test_neutral_texts_are_split_once_and_for_all():
 
 
 def test_shipped_neutral_scores_are_used_and_nothing_is_read(subject, shipped, monkeypatch):
-    monkeypatch.setattr("emolab.watch_thresholds.read_scores", lambda *_: pytest.fail("the model was run"))
+    monkeypatch.setattr("emolab.watching.thresholds.read_scores", lambda *_: pytest.fail("the model was run"))
     watch = el.Watch(subject, shipped, ["desperate", "angry"])
     for kind in ("plain", "chat"):
         table = watch.false_alarms(kind)

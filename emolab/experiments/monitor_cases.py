@@ -10,8 +10,8 @@ from emolab.errors import EmolabError
 from emolab.experiments.monitors import MONITORS, Cases, Panel
 from emolab.model import Subject
 from emolab.vectors import EmotionVectors
-from emolab.watch_scores import Laid, gauge, lay_out
-from emolab.watch_thresholds import conformal, exact_interval, is_test, neutral_scores
+from emolab.watching.scores import Laid, gauge, lay_out
+from emolab.watching.thresholds import conformal, exact_interval, is_test, neutral_scores
 
 PASSAGES, OTHERS, TURNS, MESSAGES, DANGER, DENIED = (
     "passages: tokens within the emotion, outside", "passages: the emotion, other emotions",

@@ -30,8 +30,8 @@ from emolab.experiments.monitor_cases import (
 from emolab.experiments.monitors import DRAWS, MONITORS, VECTORS, panel
 from emolab.model import Subject
 from emolab.vectors import EmotionVectors
-from emolab.watch_scores import gauge, lay_out, read_scores, smoothed
-from emolab.watch_thresholds import Thresholds, calibrate, exact_interval, is_test
+from emolab.watching.scores import gauge, lay_out, read_scores, smoothed
+from emolab.watching.thresholds import Thresholds, calibrate, exact_interval, is_test
 
 SOURCE = "Sofroniew et al. 2026, discussion (monitoring is suggested there, not measured)"
 RATES = (0.01, 0.05)  # of false alarms per text, at which alarms are counted

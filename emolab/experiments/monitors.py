@@ -15,8 +15,8 @@ from emolab.errors import EmolabError
 from emolab.experiments.paired import DIRECTIONS, random_probes
 from emolab.model import Subject
 from emolab.vectors import EmotionVectors
-from emolab.watch_scores import Gauge, Laid, gauge, read_scores, smoothed
-from emolab.watch_thresholds import is_test
+from emolab.watching.scores import Gauge, Laid, gauge, read_scores, smoothed
+from emolab.watching.thresholds import is_test
 
 VECTORS = "emotion vectors"
 WINDOWS = (8, 32)  # words that a lexical monitor looks back on; the better of the two is what counts

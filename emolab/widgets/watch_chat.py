@@ -19,8 +19,8 @@ from emolab.errors import EmolabError
 from emolab.model import Subject
 from emolab.readout import check_chat
 from emolab.vectors import EmotionVectors
-from emolab.watch import Watch
-from emolab.watched import COLOURS, Watched
+from emolab.watching.watch import Watch
+from emolab.watching.watched import COLOURS, Watched
 from emolab.widgets import front
 from emolab.widgets.lab_view import SD_RANGE, sound, visible
 from emolab.widgets.live import LiveWidget

@@ -7,7 +7,7 @@ from itertools import groupby
 
 import numpy as np
 
-from emolab.watched import COLOURS, Watched
+from emolab.watching.watched import COLOURS, Watched
 from emolab.widgets.lab_view import SD_RANGE, visible
 from emolab.widgets.twin import GREY, STRIP, element, token_cell
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from emolab.watch_scores import Turn
-from emolab.watch_thresholds import Thresholds
+from emolab.watching.scores import Turn
+from emolab.watching.thresholds import Thresholds
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#808080")
 

@@ -25,7 +25,7 @@ from emolab.errors import EmolabError, unknown
 from emolab.files import atomic
 from emolab.model import Subject
 from emolab.vectors import EmotionVectors
-from emolab.watch_scores import CLIP, WINDOW, Gauge, Laid, gauge, lay_out, read_scores, smoothed
+from emolab.watching.scores import CLIP, WINDOW, Gauge, Laid, gauge, lay_out, read_scores, smoothed
 
 KINDS = ("plain", "chat")
 TEST = 3  # one neutral text in so many, drawn by its hash, sets no threshold and tests them

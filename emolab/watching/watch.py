@@ -14,11 +14,11 @@ import pandas as pd
 from emolab.errors import EmolabError
 from emolab.model import Subject
 from emolab.vectors import EmotionVectors
-from emolab.watch_live import Live
-from emolab.watch_log import LogWriter
-from emolab.watch_scores import WINDOW, gauge, lay_out, read_scores, special_ids
-from emolab.watch_thresholds import Thresholds, calibrate, chosen, load_thresholds, save_thresholds
-from emolab.watched import Alarm, Track, Watched, walk
+from emolab.watching.live import Live
+from emolab.watching.log import LogWriter
+from emolab.watching.scores import WINDOW, gauge, lay_out, read_scores, special_ids
+from emolab.watching.thresholds import Thresholds, calibrate, chosen, load_thresholds, save_thresholds
+from emolab.watching.watched import Alarm, Track, Watched, walk
 
 
 class Watch:
@@ -152,7 +152,7 @@ class Watch:
             are told apart and the thresholds are those of chats.
         on_alarm, on_token : called with each alarm as it is raised, and with each token as it is logged.
         stop : end the generation at the first alarm (the token after it has been written by then).
-        log : a file of JSON lines, each on disk at once; see `watch_log.read_log`.
+        log : a file of JSON lines, each on disk at once; see `watching.log.read_log`.
 
         Works with and without a key-value cache, and beside `steer`, which must be opened first to be seen at the
         same layer. Raises EmolabError for a malformed chat; within the generation for more than one text at once, or

@@ -9,10 +9,10 @@ from transformers import StoppingCriteria
 
 from emolab.errors import EmolabError
 from emolab.model import Subject
-from emolab.watch_log import LogWriter
-from emolab.watch_scores import Gauge, lay_out, special_ids
-from emolab.watch_thresholds import Thresholds
-from emolab.watched import Alarm, Track, Watched, walk
+from emolab.watching.log import LogWriter
+from emolab.watching.scores import Gauge, lay_out, special_ids
+from emolab.watching.thresholds import Thresholds
+from emolab.watching.watched import Alarm, Track, Watched, walk
 
 PROMPT, WRITTEN = "prompt", "written"
 

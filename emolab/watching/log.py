@@ -12,7 +12,7 @@ from typing import IO
 import pandas as pd
 
 from emolab.errors import EmolabError
-from emolab.watch_thresholds import Thresholds
+from emolab.watching.thresholds import Thresholds
 
 FORMAT = 1
 

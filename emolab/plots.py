@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import textalloc
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from emolab.geometry import Geometry
 from emolab.quality import TEXTS, WORDS, Quality
@@ -258,4 +259,6 @@ def agreement_heatmap(found) -> Figure:
     figure.colorbar(image, ax=axes, shrink=0.8).set_label("Spearman correlation of cosine matrices")
     axes.set(xlabel=f"layer of {found.models[1]}", ylabel=f"layer of {found.models[0]}")
     axes.set_title("Agreement by layer (ring: where each is read)")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
     return finished(figure)

@@ -1,6 +1,6 @@
 """Widgets in a real JupyterLab, in headless Chromium: they do what a reader asks of them.
 
-The prompt lab is that of notebook 04, the brevity scope and the steering desk stand in small notebooks of their own.
+The prompt lab is that of notebook 04; the other widgets stand in small notebooks of their own.
 
 Skips, and says why, where Chromium or playwright is missing. Screenshots go to $EMOLAB_SCREENSHOTS, if that is set.
 """
@@ -22,6 +22,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+import emolab as el
+
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 pytest.importorskip("jupyterlab", reason="jupyterlab is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -40,6 +42,9 @@ from emolab.persistence import persistence
 subject, vectors = el.load(), el.load_vectors(el.DEFAULT)
 el.brevity_scope(subject, vectors, persistence(subject, vectors, ["afraid", "calm"], seeds=2))
 """
+WATCH = """import emolab as el
+subject, vectors = el.load(), el.load_vectors(el.DEFAULT)
+el.watch_chat(subject, vectors, ["angry", "calm"], text="Hello <img src=x onerror='window.ran=1'>", max_tokens=20)"""
 QUIET = [
     "--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--no-first-run", "--disable-default-apps", "--disable-domain-reliability",
@@ -59,6 +64,8 @@ def address(tmp_path_factory):
     nbformat.write(new_notebook(cells=[new_code_cell(SCOPE)], metadata=kernel), root / "scope.ipynb")
     cells = [new_code_cell(DESK), new_code_cell("print('free:', desk.running)")]
     nbformat.write(new_notebook(cells=cells, metadata=kernel), root / "desk.ipynb")
+    cells = [new_code_cell(WATCH), new_code_cell("el.emotion_map(subject, vectors)")]
+    nbformat.write(new_notebook(cells=cells, metadata=kernel), root / "watch.ipynb")
     settings = {
         "labconfig/page_config.json": {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}},
         "lab/user-settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {
@@ -398,5 +405,45 @@ def test_the_steering_desk(page, address):
     desk.get_by_role("button", name="Freeze").click()
     expect(other.locator(".emolab-twin").last).to_contain_text("Nobody <img")
     assert other.evaluate("window.ran === undefined") and desk.locator("img, script").count() == 0
+    assert local(other.asked) and other.said == []
+    other.close()
+
+
+def test_the_watched_chat_and_the_map_to_click_on(page, address):
+    """Alarms come while it writes and show their tokens; a click on the map tells all about an emotion."""
+    other = page.context.browser.new_page(viewport={"width": 1400, "height": 1500})
+    opened(other, address.replace(NOTEBOOK.name, "watch.ipynb"))
+    run_all(other)
+    chat = other.locator(".emolab-watch")
+    chat.get_by_role("button", name="Send").click()
+    expect(chat.locator(".message")).to_have_count(2)
+    expect(chat).to_have_attribute("aria-busy", "false")
+    assert chat.locator(".threshold").count() == 4 and "Hello <img" in chat.locator(".message").first.text_content()
+    message = chat.get_by_label("Message", exact=True)
+    angry = next(row for row in el.prompts("switching") if row["id"] == "angry-1")["segments"]
+    message.fill(" ".join(segment["text"] for segment in angry if segment["state"] == "angry"))
+    message.press("Control+Enter")
+    alarm = chat.get_by_label("Alarms").get_by_role("button", name=re.compile("angry")).first
+    alarm.click()
+    expect(chat.locator(".token.found").first).to_be_visible()
+    expect(chat).to_have_attribute("aria-busy", "false", timeout=60_000)
+    assert chat.locator(".message").count() == 4
+
+    chart = other.locator(".emolab-map")
+    chart.locator(".emotion", has_text=re.compile("^furious")).first.dispatch_event("click")
+    expect(chart.locator(".told h4")).to_have_text("furious")
+    kin = chart.locator(".told li button").first
+    nearest = kin.text_content()
+    kin.click()
+    expect(chart.locator(".told h4")).to_have_text(nearest)
+    chart.get_by_label("Find an emotion").press_sequentially("seren")
+    chart.get_by_label("Find an emotion").press("Enter")
+    expect(chart.locator(".told h4")).to_have_text("serene")
+    assert chart.locator(".told .words").text_content().strip() and chart.locator("details").count() == 3
+    for theme in ("Light", "Dark"):
+        set_theme(other, theme)
+        picture(other, chat, f"watch_{theme.lower()}")
+        picture(other, chart, f"map_{theme.lower()}")
+    assert other.evaluate("window.ran === undefined") and chat.locator("img, script").count() == 0
     assert local(other.asked) and other.said == []
     other.close()

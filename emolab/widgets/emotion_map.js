@@ -65,13 +65,18 @@ function drawMap(root, data, choose) {
   const search = make("input", { type: "text", placeholder: "find an emotion", "aria-label": "Find an emotion",
     autocomplete: "off", list: list.id });
   search.setAttribute("list", list.id);
-  search.addEventListener("change", () => {
+  function find() {
     const wanted = search.value.trim().toLowerCase();
-    const hit = [...byName.keys()].find((name) => name.toLowerCase() === wanted)
-      ?? [...byName.keys()].find((name) => wanted && name.toLowerCase().includes(wanted));
-    if (hit) choose(hit);
-    else told.replaceChildren(make("p", { role: "status" }, wanted ? `“${wanted}” is not on this map.` : ""));
     search.value = "";
+    if (!wanted) return;
+    const hit = [...byName.keys()].find((name) => name.toLowerCase() === wanted)
+      ?? [...byName.keys()].find((name) => name.toLowerCase().includes(wanted));
+    if (hit) choose(hit);
+    else told.replaceChildren(make("p", { role: "status" }, `“${wanted}” is not on this map.`));
+  }
+  search.addEventListener("change", find);
+  search.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") { event.preventDefault(); event.stopPropagation(); find(); }
   });
   const button = (label, title, onclick) => make("button", { type: "button", title, "aria-label": title, onclick }, label);
   const told = make("div", { class: "told", "aria-live": "polite" });

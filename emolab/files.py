@@ -244,7 +244,7 @@ def _load_evidence(path: Path, vectors: EmotionVectors) -> Evidence | None:
         vectors.row(about["layer"])
         labelled = {role: _labelled(tensors[role], names, d_model) for role, names in about["labels"].items()}
         lexical = {role: tensors[f"lexical_{role}"] for role in labelled if f"lexical_{role}" in tensors}
-        if tensors["neutral"].shape[1:] != (d_model,) or any(len(labelled[r]) != len(x) for r, x in lexical.items()):
+        if tensors["neutral"].shape[1:] != (d_model,) or any(len(labelled[r]) < len(x) for r, x in lexical.items()):
             raise ValueError("its parts do not fit each other")
         return Evidence(about["layer"], neutral=tensors["neutral"], lexical=lexical, **labelled)
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
